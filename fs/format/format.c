@@ -1,0 +1,64 @@
+/* The table of formats, and what all their steps share. */
+#include "fs/format/format.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "store/util/error.h"
+
+const struct cfs_format *const cfs_formats[] = {&cfs_format_deepspeed, NULL};
+
+int cfs_format_probe(struct cfs_source *source, const char *path,
+		     const struct cfs_format **format_out)
+{
+	for (size_t i = 0; cfs_formats[i]; i++) {
+		int r = cfs_formats[i]->probe(source, path);
+
+		if (r < 0)
+			return r;
+		if (r) {
+			*format_out = cfs_formats[i];
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+struct cfs_step *cfs_step_ref(struct cfs_step *step)
+{
+	__atomic_add_fetch(&step->refs, 1, __ATOMIC_RELAXED);
+	return step;
+}
+
+void cfs_step_unref(struct cfs_step *step)
+{
+	if (step && !__atomic_sub_fetch(&step->refs, 1, __ATOMIC_ACQ_REL))
+		step->format->step_free(step);
+}
+
+void cfs_step_unrefp(struct cfs_step **step)
+{
+	cfs_step_unref(*step);
+}
+
+int cfs_step_check(const struct cfs_step *step, struct cfs_error *err)
+{
+	uint32_t n = cfs_filetab_count(step->files);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const char *path = cfs_filetab_path(step->files, i);
+		struct cfs_version now;
+		struct stat st;
+		int r = cfs_source_stat_file(step->source, path, &st);
+
+		if (r < 0)
+			return cfs_fail_prefix(err, r == -ENOENT ? -ESTALE : r,
+					       "%s", path);
+		cfs_version_of(&st, &now);
+		if (!cfs_version_equal(&now,
+				       cfs_filetab_version(step->files, i)))
+			return cfs_fail(err, -ESTALE,
+					"%s: changed since it was read", path);
+	}
+	return 0;
+}

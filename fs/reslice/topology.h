@@ -1,0 +1,63 @@
+/* Sizes and options that decide how a step's state is laid out in files. */
+#ifndef CFS_RESLICE_TOPOLOGY_H
+#define CFS_RESLICE_TOPOLOGY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Which class of DeepSpeed wrote, or is to read, the optimizer state. */
+enum cfs_optimizer_class {
+	CFS_OPT_NONE,	/* no optimizer state */
+	CFS_OPT_STAGE0, /* FP16_Optimizer or a bare torch optimizer */
+	CFS_OPT_ZERO12, /* DeepSpeedZeroOptimizer, stages 1 and 2 */
+	CFS_OPT_BF16,	/* BF16_Optimizer (stage 1 with fp32 gradients) */
+	CFS_OPT_ZERO3,	/* DeepSpeedZeroOptimizer_Stage3 */
+};
+
+const char *cfs_optimizer_class_name(enum cfs_optimizer_class cls);
+
+struct cfs_topology {
+	uint32_t dp, tp, pp;
+	int zero_stage; /* 0 to 3 */
+	enum cfs_optimizer_class optimizer;
+	bool round_robin;
+	uint64_t sub_group_size; /* stage 3 */
+	bool param_alignment;
+};
+
+bool cfs_topology_equal(const struct cfs_topology *a,
+			const struct cfs_topology *b);
+
+/* Where an item of a resolved request came from; shown by explain. */
+enum cfs_origin {
+	CFS_FROM_REQUEST,
+	CFS_FROM_SOURCE,
+	CFS_FROM_CONFIG,  /* the ds_config saved in the checkpoint */
+	CFS_FROM_DEFAULT, /* DeepSpeed's default */
+};
+const char *cfs_origin_name(enum cfs_origin origin);
+
+/*
+ * What a view's name asks for: -1 (or 0 for sizes) means "not named".
+ * fs/view/name.c parses it; a format's resolve() completes it.
+ */
+struct cfs_request {
+	uint32_t dp, tp, pp;	 /* 0: not named */
+	int zero_stage;		 /* -1: not named */
+	int bf16_optimizer;	 /* 1 @bf16opt, 0 @zeroopt, -1 */
+	int round_robin;	 /* 1 @rr, 0 @norr, -1 */
+	uint64_t sub_group_size; /* 0: not named */
+};
+
+#define CFS_REQUEST_INIT                                                       \
+	{                                                                      \
+		.zero_stage = -1, .bf16_optimizer = -1, .round_robin = -1      \
+	}
+
+/* A completed request, with the origin of each item. */
+struct cfs_resolved {
+	struct cfs_topology topology;
+	enum cfs_origin dp, zero_stage, optimizer, round_robin, sub_group_size;
+};
+
+#endif
