@@ -1,0 +1,236 @@
+/*
+ * `latest` in a run's view.  Trainers write it before the other ranks have
+ * finished, so the step it names is shown only if it is whole; else the newest
+ * whole step before it.
+ */
+#include "fs/view/internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/format/format.h"
+#include "store/util/buf.h"
+#include "store/util/error.h"
+#include "store/util/hash.h"
+#include "store/util/log.h"
+
+#define POINTER_MAX 4096
+
+/* The number a step's name ends in; -1 for none. */
+static int64_t step_number(const char *name)
+{
+	size_t len = strlen(name), digits = len, i;
+	int64_t n = 0;
+
+	while (digits > 0 && isdigit((unsigned char)name[digits - 1]))
+		digits--;
+	if (digits == len || len - digits > 18)
+		return -1;
+	for (i = digits; i < len; i++)
+		n = n * 10 + (name[i] - '0');
+	return n;
+}
+
+/* 1 whole, 0 not, or an errno that says the run cannot be read. */
+static int is_whole(struct cfs_vnode *run, const char *step,
+		    struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, step);
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_notes_complete(run->views, path, err);
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+		return 0;
+	return r;
+}
+
+struct candidates {
+	struct cfs_vnode *run;
+	int64_t below;
+	char best[256];
+	int64_t best_number; /* -1: none yet */
+};
+
+static int keep_best(void *arg, const char *name, const struct stat *st)
+{
+	struct candidates *c = arg;
+	int64_t n = step_number(name);
+
+	if (S_ISDIR(st->st_mode) && n >= 0 && n < c->below &&
+	    n > c->best_number && strlen(name) < sizeof(c->best)) {
+		c->best_number = n;
+		strcpy(c->best, name);
+	}
+	return 0;
+}
+
+/* 1 with the name in @c->best, 0 when no step below that number is whole. */
+static int newest_whole(struct candidates *c, int64_t below)
+{
+	struct cfs_source *source = c->run->views->source;
+	int r;
+
+	c->below = below;
+	if (c->below < 0)
+		return 0;
+	for (;;) {
+		c->best_number = -1;
+		r = source->ops->readdir(source, c->run->path, keep_best, c);
+		if (r < 0)
+			return r;
+		if (c->best_number < 0)
+			return 0;
+		r = is_whole(c->run, c->best, NULL);
+		if (r)
+			return r;
+		c->below = c->best_number;
+	}
+}
+
+static void note_replaced(struct cfs_vnode *run, const char *target,
+			  const char *shown, const struct cfs_error *why)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+
+	cfs_buf_printf(&text,
+		       "names %s, which is not whole (%s); views show %s",
+		       target, why->text[0] ? why->text : "not there", shown);
+	cfs_notes_say(run->views->notes, *run->path ? run->path : CFS_POINTER,
+		      cfs_buf_str(&text));
+}
+
+/* The name of a step of this run that a pointer's text is; false: it is none.
+ */
+static bool plain_name(const struct cfs_buf *text, char target[256])
+{
+	size_t len = text->len, skip = 0;
+
+	while (len && isspace(text->data[len - 1]))
+		len--;
+	while (skip < len && isspace(text->data[skip]))
+		skip++;
+	len -= skip;
+	if (!len || len >= 256)
+		return false;
+	memcpy(target, text->data + skip, len);
+	target[len] = '\0';
+	return !strchr(target, '/') && target[0] != '.' &&
+	       strlen(target) == len;
+}
+
+/* Replaces @text, the pointer as it is, where it names what is not whole. */
+static int settle(struct cfs_vnode *run, struct cfs_buf *text)
+{
+	struct candidates c = {.run = run};
+	struct cfs_error why = {.text = ""};
+	char target[256];
+	int r;
+
+	if (!plain_name(text, target))
+		return 0;
+	r = is_whole(run, target, &why);
+	if (r)
+		return r < 0 ? r : 0;
+	r = newest_whole(&c, step_number(target));
+	if (r <= 0)
+		return r;
+	note_replaced(run, target, c.best, &why);
+	cfs_buf_reset(text);
+	cfs_buf_put_str(text, c.best);
+	return text->failed ? -ENOMEM : 0;
+}
+
+static struct cfs_vnode *new_pointer(struct cfs_vnode *dir, const char *text,
+				     const struct stat *st)
+{
+	struct cfs_vnode *node =
+		cfs_vnode_new(dir->views, CFS_VNODE_POINTER, dir->path);
+	uint64_t key[4] = {dir->ino, st->st_ino, (uint64_t)st->st_mtim.tv_sec,
+			   (uint64_t)st->st_mtim.tv_nsec};
+
+	if (!node)
+		return NULL;
+	memcpy(node->view, dir->view, sizeof(node->view));
+	node->text = strdup(text);
+	if (!node->text) {
+		cfs_vnode_unref(node);
+		return NULL;
+	}
+	/* The text is part of the number: what was read stays true of it. */
+	node->ino = cfs_vnode_made_ino(cfs_hash64(key, sizeof(key), 0), text);
+	node->st = *st;
+	node->st.st_ino = node->ino;
+	node->st.st_mode = S_IFREG | (st->st_mode & 0444);
+	node->st.st_nlink = 1;
+	node->st.st_size = (off_t)strlen(text);
+	node->st.st_blocks = 1;
+	return node;
+}
+
+int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
+		       struct cfs_vnode **out, struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+	struct cfs_vnode *node;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_source_read_small(run->views->source, path, POINTER_MAX, &text);
+	if (r == -EFBIG) /* no pointer; show it as it is */
+		return cfs_vnode_new_source(run->views, path, st, run->salt,
+					    out);
+	if (!r)
+		r = settle(run, &text);
+	if (r < 0)
+		return cfs_fail_prefix(err, r, "%s", path);
+	node = new_pointer(run, cfs_buf_str(&text), st);
+	if (!node)
+		return -ENOMEM;
+	*out = node;
+	return 0;
+}
+
+int cfs_pointer_step(struct cfs_vnode *run, char name[256],
+		     struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+	struct candidates c = {.run = run};
+	char target[256];
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_source_read_small(run->views->source, path, POINTER_MAX, &text);
+	if (!r)
+		r = settle(run, &text);
+	if (!r && plain_name(&text, target)) {
+		r = is_whole(run, target, err);
+		if (r > 0)
+			strcpy(name, target);
+		if (r)
+			return r;
+	}
+	r = newest_whole(&c, INT64_MAX);
+	if (r > 0)
+		strcpy(name, c.best);
+	return r;
+}
+
+int cfs_pointer_inside(struct cfs_vnode *step, struct cfs_vnode **out)
+{
+	struct stat st;
+	int r;
+
+	r = cfs_vnode_check(step, &st);
+	if (r < 0)
+		return r;
+	*out = new_pointer(step, ".", &st);
+	return *out ? 0 : -ENOMEM;
+}
