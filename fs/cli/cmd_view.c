@@ -1,0 +1,436 @@
+/* ckptfs view add|rm|list|explain: named views, and what a view is made of. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/cli/explain.h"
+#include "fs/cli/json.h"
+#include "fs/cli/live.h"
+#include "fs/cli/say.h"
+#include "fs/cli/table.h"
+#include "fs/cli/target.h"
+#include "fs/view/view.h"
+#include "store/util/buf.h"
+
+static const struct cfs_verb *const me = &cfs_verb_view;
+
+/* Everything the four can be told; each takes what is its own. */
+struct options {
+	struct cfs_request request;
+	bool has_request, json, all;
+};
+
+static int number(const char *name, const char *text, uint64_t min,
+		  uint64_t max, uint64_t *out)
+{
+	char *end = NULL;
+
+	errno = 0;
+	*out = strtoull(text, &end, 10);
+	if (errno || end == text || *end || text[0] == '-' || *out < min ||
+	    *out > max)
+		return cfs_say_usage(me, "--%s %s: not a number it can be",
+				     name, text);
+	return 0;
+}
+
+/* One option that names an item of the request; 0 or an exit status. */
+static int take_item(int c, const char *arg, struct cfs_request *request)
+{
+	uint64_t v = 0;
+	int status = 0;
+
+	switch (c) {
+	case 'd':
+		status = number("dp", arg, 1, 1u << 20, &v);
+		request->dp = (uint32_t)v;
+		break;
+	case 'z':
+		status = number("zero", arg, 0, 3, &v);
+		request->zero_stage = (int)v;
+		break;
+	case 's':
+		status = number("sub-group-size", arg, 1, UINT64_MAX / 2, &v);
+		request->sub_group_size = v;
+		break;
+	case 'b':
+		request->bf16_optimizer = 1;
+		break;
+	case 'Z':
+		request->bf16_optimizer = 0;
+		break;
+	case 'r':
+		request->round_robin = 1;
+		break;
+	default:
+		request->round_robin = 0;
+		break;
+	}
+	return status;
+}
+
+static int take_as(const char *text, struct cfs_request *request)
+{
+	struct cfs_error err = {""};
+
+	if (text[0] == '@')
+		text++;
+	if (cfs_view_name_parse(text, request, &err) < 0)
+		return cfs_say_usage(me, "--as %s: %s", text, err.text);
+	return 0;
+}
+
+/* The number is there already and another? */
+#define DIFFER(a, b, unset) ((a) != (unset) && (b) != (unset) && (a) != (b))
+
+/* Adds @more to @request; the item that both name differently, or NULL. */
+static const char *merge(struct cfs_request *request,
+			 const struct cfs_request *more)
+{
+	struct cfs_request *r = request;
+
+	if (DIFFER(r->dp, more->dp, 0))
+		return "dp";
+	if (DIFFER(r->tp, more->tp, 0))
+		return "tp";
+	if (DIFFER(r->pp, more->pp, 0))
+		return "pp";
+	if (DIFFER(r->zero_stage, more->zero_stage, -1))
+		return "the ZeRO stage";
+	if (DIFFER(r->bf16_optimizer, more->bf16_optimizer, -1))
+		return "the optimizer's class";
+	if (DIFFER(r->round_robin, more->round_robin, -1))
+		return "round_robin_gradients";
+	if (DIFFER(r->sub_group_size, more->sub_group_size, 0))
+		return "sub_group_size";
+	r->dp = r->dp ? r->dp : more->dp;
+	r->tp = r->tp ? r->tp : more->tp;
+	r->pp = r->pp ? r->pp : more->pp;
+	r->zero_stage = CFS_MAX(r->zero_stage, more->zero_stage);
+	r->bf16_optimizer = CFS_MAX(r->bf16_optimizer, more->bf16_optimizer);
+	r->round_robin = CFS_MAX(r->round_robin, more->round_robin);
+	r->sub_group_size =
+		r->sub_group_size ? r->sub_group_size : more->sub_group_size;
+	return NULL;
+}
+
+/* One option of `add`, on top of those before it; 0 or an exit status. */
+static int take_request(int c, const char *arg, struct cfs_request *request)
+{
+	struct cfs_request more = CFS_REQUEST_INIT;
+	const char *twice;
+	int status;
+
+	status = c == 'a' ? take_as(arg, &more) : take_item(c, arg, &more);
+	if (status)
+		return status;
+	twice = merge(request, &more);
+	if (twice)
+		return cfs_say_usage(me, "%s is asked for twice, differently",
+				     twice);
+	return 0;
+}
+
+/* 0, or the exit status in @status_out and 1. */
+static int take_options(int argc, char **argv, struct options *o,
+			int *status_out)
+{
+	static const struct option options[] = {
+		{"as", required_argument, NULL, 'a'},
+		{"dp", required_argument, NULL, 'd'},
+		{"zero", required_argument, NULL, 'z'},
+		{"bf16-optimizer", no_argument, NULL, 'b'},
+		{"zero-optimizer", no_argument, NULL, 'Z'},
+		{"round-robin", no_argument, NULL, 'r'},
+		{"no-round-robin", no_argument, NULL, 'n'},
+		{"sub-group-size", required_argument, NULL, 's'},
+		{"json", no_argument, NULL, 'j'},
+		{"all", no_argument, NULL, 'A'},
+		{0},
+	};
+	int c;
+
+	while ((c = cfs_say_next_option(me, argc, argv, options, status_out)) >=
+	       0) {
+		*status_out = 0;
+		if (c == 'j')
+			o->json = true;
+		else if (c == 'A')
+			o->all = true;
+		else
+			*status_out = take_request(c, optarg, &o->request);
+		o->has_request |= c != 'j' && c != 'A';
+		if (*status_out)
+			return 1;
+	}
+	return c == CFS_ARGS_EXIT;
+}
+
+/* The run's real path in its source, which is what names are kept under. */
+static int run_path(const char *path, char **out, struct cfs_error *err)
+{
+	_cleanup_(cfs_target_close) struct cfs_target t = {0};
+	_cleanup_(cfs_freep) char *real = NULL;
+	int r;
+
+	r = cfs_live_translate(path, &real, err);
+	if (r == 0)
+		r = cfs_target_open(real, &t, err);
+	if (r < 0)
+		return r;
+	if (cfs_vnode_kind(t.node) != CFS_VNODE_SOURCE)
+		return cfs_fail(err, -EINVAL, "%s: a view; name the run itself",
+				path);
+	r = cfs_vnode_is_run(t.node);
+	if (r == 0)
+		return cfs_fail(err, -EINVAL,
+				"%s: not a run: no step of a known format in "
+				"it",
+				path);
+	if (r < 0)
+		return cfs_fail_prefix(err, r, "%s", path);
+	*out = cfs_target_path(&t);
+	return *out ? 0 : -ENOMEM;
+}
+
+static const char *bare(const char *name)
+{
+	return name[0] == '@' ? name + 1 : name;
+}
+
+/* What no step whatever could be shown as; 0 or an exit status. */
+static int check_add(const char *name, const struct cfs_request *request)
+{
+	if (!strcmp(name, ".") || !strcmp(name, "..") ||
+	    !strcmp(name, "latest"))
+		return cfs_say_usage(me, "add: '%s' cannot name a view", name);
+	if (request->bf16_optimizer == 1 && request->zero_stage >= 2)
+		return cfs_say_usage(me,
+				     "add: BF16_Optimizer is for stage 1, not "
+				     "stage %d",
+				     request->zero_stage);
+	return 0;
+}
+
+static int add(int argc, char **argv, const struct options *o)
+{
+	_cleanup_(cfs_freep) char *run = NULL;
+	struct cfs_error err = {""};
+	char request[160];
+	int r;
+
+	if (argc != 2)
+		return cfs_say_usage(me, "add: name a run and a name");
+	if (!o->has_request)
+		return cfs_say_usage(me, "add: say what to show: --as dp32, or "
+					 "--dp 32");
+	r = check_add(bare(argv[1]), &o->request);
+	if (r)
+		return r;
+	r = run_path(argv[0], &run, &err);
+	if (r == 0)
+		r = cfs_registry_add(run, bare(argv[1]),
+				     cfs_view_name_format(&o->request, request,
+							  sizeof(request)),
+				     &err);
+	if (r < 0)
+		return cfs_say_fail(me, argv[0], r, &err);
+	printf("%s/@%s is @%s\n", argv[0], bare(argv[1]), request);
+	return CFS_EXIT_OK;
+}
+
+static int rm(int argc, char **argv, const struct options *o)
+{
+	_cleanup_(cfs_freep) char *run = NULL;
+	struct cfs_error err = {""};
+	int r;
+
+	(void)o;
+	if (argc != 2)
+		return cfs_say_usage(me, "rm: name a run and a name");
+	r = run_path(argv[0], &run, &err);
+	if (r == 0)
+		r = cfs_registry_remove(run, bare(argv[1]), &err);
+	if (r < 0)
+		return cfs_say_fail(me, argv[0], r, &err);
+	return CFS_EXIT_OK;
+}
+
+/* What can be written behind '@' without any name being given. */
+static const struct {
+	const char *item, *means;
+} items[] = {
+	{"dpN", "N data-parallel ranks"},
+	{"zeroN", "ZeRO stage N: 0, 1, 2 or 3"},
+	{"bf16opt", "optimizer state as BF16_Optimizer keeps it"},
+	{"zeroopt", "optimizer state as ZeRO's own optimizer keeps it"},
+	{"rr, norr", "round_robin_gradients on, off"},
+	{"subN", "sub_group_size N (stage 3)"},
+};
+
+struct list {
+	struct cfs_table *table;
+	cJSON *json;
+	size_t n;
+};
+
+static int list_entry(void *arg, const struct cfs_registry_entry *entry)
+{
+	struct list *list = arg;
+	cJSON *o = cfs_json_object(list->json, NULL);
+
+	cfs_json_str(o, "name", entry->name);
+	cfs_json_str(o, "request", entry->request);
+	cfs_table_cell(list->table, "@%s", entry->name);
+	cfs_table_cell(list->table, "@%s", entry->request);
+	list->n++;
+	return 0;
+}
+
+static int print_items(void)
+{
+	static const char *const headers[] = {"ITEM", "MEANS", NULL};
+	_cleanup_(cfs_table_freep) struct cfs_table *table = NULL;
+	size_t i;
+
+	puts("Without a name, after '@' and joined by '-' (RUN/@dp32-zero1):");
+	table = cfs_table_new(headers);
+	for (i = 0; i < CFS_ARRAY_SIZE(items); i++) {
+		cfs_table_cell(table, "%s", items[i].item);
+		cfs_table_cell(table, "%s", items[i].means);
+	}
+	return cfs_table_print(table, 2, stdout);
+}
+
+static int print_list(const char *run, bool as_json, struct cfs_error *err)
+{
+	static const char *const headers[] = {"NAME", "SHOWS", NULL};
+	_cleanup_(cfs_table_freep) struct cfs_table *table = NULL;
+	_cleanup_(cfs_json_freep) cJSON *json = NULL;
+	struct list list = {0};
+	int r;
+
+	json = as_json ? cJSON_CreateObject() : NULL;
+	cfs_json_str(json, "run", run);
+	list.json = cfs_json_array(json, "views");
+	list.table = table = cfs_table_new(headers);
+	r = cfs_registry_list(run, list_entry, &list, err);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (json)
+		return cfs_json_print(json);
+	if (!list.n)
+		puts("No named views (ckptfs view add).");
+	else if (cfs_table_print(table, 0, stdout) < 0)
+		return -ENOMEM;
+	return print_items();
+}
+
+static int list(int argc, char **argv, const struct options *o)
+{
+	_cleanup_(cfs_freep) char *run = NULL;
+	struct cfs_error err = {""};
+	int r;
+
+	if (argc != 1)
+		return cfs_say_usage(me, "list: name one run");
+	r = run_path(argv[0], &run, &err);
+	if (r == 0)
+		r = print_list(run, o->json, &err);
+	if (r < 0)
+		return cfs_say_fail(me, argv[0], r, &err);
+	return CFS_EXIT_OK;
+}
+
+static int print_refusal(const char *path, int r, const struct cfs_error *err)
+{
+	_cleanup_(cfs_json_freep) cJSON *json = cJSON_CreateObject();
+
+	cfs_json_str(json, "path", path);
+	cfs_json_bool(json, "possible", 0);
+	cfs_json_str(json, "reason", err->text[0] ? err->text : strerror(-r));
+	return cfs_json_print(json);
+}
+
+static int explain(int argc, char **argv, const struct options *o)
+{
+	struct cfs_explain_options options = {.json = o->json, .all = o->all};
+	struct cfs_error err = {""};
+	int r;
+
+	if (argc != 1)
+		return cfs_say_usage(me, "explain: name one view or a file in "
+					 "it");
+	r = cfs_explain(argv[0], &options, &err);
+	if (r == 0)
+		return CFS_EXIT_OK;
+	if (o->json && print_refusal(argv[0], r, &err) < 0)
+		r = -ENOMEM;
+	return cfs_say_fail(me, argv[0], r, &err);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv, const struct options *o);
+} subverbs[] = {{"add", add}, {"rm", rm}, {"list", list}, {"explain", explain}};
+
+static int run(int argc, char **argv)
+{
+	struct options o = {.request = CFS_REQUEST_INIT};
+	int status = 0;
+	size_t i;
+
+	cfs_say_errors_only();
+	if (take_options(argc, argv, &o, &status))
+		return status;
+	argc -= optind;
+	argv += optind;
+	for (i = 0; argc && i < CFS_ARRAY_SIZE(subverbs); i++)
+		if (strcmp(argv[0], subverbs[i].name) == 0)
+			return cfs_say_done(
+				me, subverbs[i].run(argc - 1, argv + 1, &o));
+	return cfs_say_usage(me, "say what to do: add, rm, list or explain");
+}
+
+const struct cfs_verb cfs_verb_view = {
+	.name = "view",
+	.summary = "name views of a run, list them, explain one",
+	.help = "usage: ckptfs view add RUN NAME --as REQUEST\n"
+		"       ckptfs view add RUN NAME [--dp N] [--zero N] ...\n"
+		"       ckptfs view rm RUN NAME\n"
+		"       ckptfs view list [--json] RUN\n"
+		"       ckptfs view explain [--all] [--json] PATH\n"
+		"\n"
+		"A view shows a run or a step as other hardware would have "
+		"saved it: RUN/@dp32.\n"
+		"`add` gives a request a name, so that RUN/@NAME shows it, "
+		"`rm` drops the name,\n"
+		"`list` prints the names of a run and what can be written "
+		"without one. Names are\n"
+		"kept per user beside the cache, never in the run; live "
+		"mounts see them at once.\n"
+		"\n"
+		"`explain` takes a view or a file in it, on disk or in a live "
+		"mount: where each\n"
+		"item of the topology comes from, and how many bytes of each "
+		"file, or which\n"
+		"source ranges of each tensor, are read, gathered, cast, zero "
+		"or made up. A view\n"
+		"that cannot be says why and exits 1.\n"
+		"\n"
+		"  --as REQUEST        items joined by '-', such as "
+		"dp32-zero1\n"
+		"  --dp N              data-parallel ranks\n"
+		"  --zero N            ZeRO stage, 0 to 3\n"
+		"  --bf16-optimizer    state as BF16_Optimizer keeps it\n"
+		"  --zero-optimizer    state as ZeRO's own optimizer keeps it\n"
+		"  --round-robin       round_robin_gradients on\n"
+		"  --no-round-robin    round_robin_gradients off\n"
+		"  --sub-group-size N  sub_group_size of stage 3\n"
+		"  --all               every source range, however many\n"
+		"  --json              print JSON\n"
+		"  -h, --help          print this help\n"
+		"\n"
+		"Exits 0, or 1 when it cannot be done, 2 for bad usage.\n",
+	.run = run,
+};

@@ -1,0 +1,23 @@
+/* Paths inside a live mount, translated to the source it shows. */
+#ifndef CFS_CLI_LIVE_H
+#define CFS_CLI_LIVE_H
+
+#include "store/util/base.h"
+
+struct cfs_error;
+
+/*
+ * @path in terms of the source: /mnt/ckpt/@dp3/latest becomes
+ * /lustre/run1/@dp3/latest; a path outside any mount is copied.  The caller
+ * frees *out.  Only what exists of @path need exist.
+ */
+CFS_MUST_CHECK int cfs_live_translate(const char *path, char **out,
+				      struct cfs_error *err);
+
+/* The same over a given table, for tests; @text is that of
+ * /proc/self/mountinfo, @path absolute and real.  1 when translated: mount
+ * point and source in the buffers of PATH_MAX bytes. */
+CFS_MUST_CHECK int cfs_live_find(const char *text, const char *path,
+				 char *mount_out, char *source_out);
+
+#endif

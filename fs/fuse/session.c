@@ -1,0 +1,215 @@
+/* The session: what is negotiated with the kernel, the loop, and its end. */
+#include "fs/fuse/fuse.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "fs/fuse/internal.h"
+#include "store/util/buf.h"
+#include "store/util/error.h"
+#include "store/util/log.h"
+
+enum {
+	/* libfuse 3.14 has buffers of 1 MiB; more breaks the mount. */
+	MAX_IO = 1 << 20,
+	READ_AHEAD_KIB = 1024,
+	/* A look-up that plans holds a thread for as long as that takes. */
+	THREADS = 16,
+	BACKGROUND = 64,
+};
+
+static void on_init(void *data, struct fuse_conn_info *conn)
+{
+	(void)data;
+	conn->max_read = MAX_IO;
+	conn->max_write = MAX_IO;
+	conn->max_readahead = MAX_IO;
+	conn->max_background = BACKGROUND;
+	/* Replies come from memory: splicing them costs more than a copy. */
+	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE);
+	/* A changed file is another node: pages are never dropped for times
+	 * or sizes that moved. */
+	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	conn->want |= conn->capable &
+		      (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
+}
+
+static const struct fuse_lowlevel_ops ops = {
+	.init = on_init,
+	.lookup = cfs_op_lookup,
+	.forget = cfs_op_forget,
+	.forget_multi = cfs_op_forget_multi,
+	.getattr = cfs_op_getattr,
+	.readlink = cfs_op_readlink,
+	.statfs = cfs_op_statfs,
+	.opendir = cfs_op_opendir,
+	.readdir = cfs_op_readdir,
+	.readdirplus = cfs_op_readdirplus,
+	.releasedir = cfs_op_releasedir,
+	.open = cfs_op_open,
+	.read = cfs_op_read,
+	.release = cfs_op_release,
+	.getxattr = cfs_op_getxattr,
+	.listxattr = cfs_op_listxattr,
+};
+
+CFS_PRINTF(2, 0)
+static void log_libfuse(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char line[512];
+	size_t len;
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	len = strlen(line);
+	while (len && line[len - 1] == '\n')
+		line[--len] = '\0';
+	if (len)
+		cfs_log(level <= FUSE_LOG_ERR ? CFS_LOG_ERR : CFS_LOG_INFO,
+			"%s", line);
+}
+
+/* ---- options ---- */
+
+/* As an option's value: libfuse takes '\' before ',' and '\'. */
+static void put_escaped(struct cfs_buf *out, const char *s)
+{
+	for (; *s; s++) {
+		if (*s == ',' || *s == '\\')
+			cfs_buf_put_u8(out, '\\');
+		cfs_buf_put_u8(out, (uint8_t)*s);
+	}
+}
+
+static int make_args(const struct cfs_fuse_options *o, struct fuse_args *args)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf opts = CFS_BUF_INIT;
+
+	cfs_buf_put_str(&opts, "ro,nosuid,nodev,default_permissions,"
+			       "subtype=ckptfs,fsname=");
+	put_escaped(&opts, o->source);
+	cfs_buf_printf(&opts, ",max_read=%d", MAX_IO);
+	if (o->noexec)
+		cfs_buf_put_str(&opts, ",noexec");
+	if (o->allow_other)
+		cfs_buf_put_str(&opts, ",allow_other");
+	if (opts.failed || fuse_opt_add_arg(args, "ckptfs") ||
+	    fuse_opt_add_arg(args, "-o") ||
+	    fuse_opt_add_arg(args, cfs_buf_str(&opts)))
+		return -ENOMEM;
+	return 0;
+}
+
+/* ---- when it answers ---- */
+
+/* Root only; others keep the kernel's 128 KiB. */
+static void raise_read_ahead(dev_t dev)
+{
+	_cleanup_(cfs_closep) int fd = -1;
+	char path[64], value[16];
+	int n;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		 major(dev), minor(dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = snprintf(value, sizeof(value), "%d", READ_AHEAD_KIB);
+	if (write(fd, value, (size_t)n) < 0)
+		cfs_log(CFS_LOG_INFO, "%s cannot be raised", path);
+}
+
+/* Asks the mount itself, which says that the kernel and we have agreed. */
+static void *announce(void *arg)
+{
+	const struct cfs_fuse_options *o = arg;
+	struct stat st;
+
+	if (!stat(o->dir, &st))
+		raise_read_ahead(st.st_dev);
+	else if (errno == ENOTCONN || errno == ECONNABORTED)
+		return NULL; /* it ended before it began; serve() tells */
+	if (o->ready)
+		o->ready(o->ready_arg);
+	return NULL;
+}
+
+/* ---- the loop ---- */
+
+static int loop(struct fuse_session *se)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int r;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, THREADS);
+	fuse_loop_cfg_set_idle_threads(config, THREADS);
+	r = fuse_session_loop_mt(se, config);
+	fuse_loop_cfg_destroy(config);
+	/* Positive: ended by that signal, which is as good as umount. */
+	return r < 0 ? r : 0;
+}
+
+static int serve(struct fuse_session *se, const struct cfs_fuse_options *o,
+		 struct cfs_error *err)
+{
+	struct cfs_fuse_options copy = *o;
+	pthread_t announcer;
+	int r;
+
+	if (fuse_session_mount(se, o->dir))
+		return cfs_fail(err, -EIO, "%s: cannot mount there", o->dir);
+	r = -pthread_create(&announcer, NULL, announce, &copy);
+	if (r < 0) {
+		fuse_session_unmount(se);
+		return r;
+	}
+	r = loop(se);
+	if (r < 0)
+		cfs_log_err(r, "%s: the mount ended", o->dir);
+	/* Without the mount the announcer's stat() ends, too. */
+	fuse_session_unmount(se);
+	pthread_join(announcer, NULL);
+	return r;
+}
+
+int cfs_fuse_run(struct cfs_views *views,
+		 const struct cfs_fuse_options *options, struct cfs_error *err)
+{
+	struct cfs_mount mount = {.views = views,
+				  .direct_io = options->direct_io};
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct fuse_session *se = NULL;
+	int r;
+
+	fuse_set_log_func(log_libfuse);
+	r = make_args(options, &args);
+	if (r < 0)
+		goto out_args;
+	r = -ENOMEM;
+	mount.nodes = cfs_nodes_new(cfs_views_root(views));
+	if (!mount.nodes)
+		goto out_args;
+	se = fuse_session_new(&args, &ops, sizeof(ops), &mount);
+	if (!se)
+		goto out_nodes;
+	r = -EIO;
+	if (fuse_set_signal_handlers(se))
+		goto out_session;
+	r = serve(se, options, err);
+	fuse_remove_signal_handlers(se);
+out_session:
+	fuse_session_destroy(se);
+out_nodes:
+	cfs_nodes_free(mount.nodes);
+out_args:
+	fuse_opt_free_args(&args);
+	return r;
+}
