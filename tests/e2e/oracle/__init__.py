@@ -1,0 +1,1 @@
+"""Real DeepSpeed on CPU as the oracle that ckptfs views are compared with."""
