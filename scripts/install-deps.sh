@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 packages=(
 	build-essential cmake ninja-build pkg-config
 	libfuse3-dev fuse3 libcjson-dev zlib1g-dev libxxhash-dev
+	libssl-dev libzstd-dev librocksdb-dev
 	check libsubunit-dev
 	clang clang-format clang-tidy
 	python3 python3-venv python3-dev

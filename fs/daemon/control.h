@@ -1,0 +1,71 @@
+/*
+ * Verbs on a store, wherever it is: asked of the daemon that has it mounted
+ * (STORE/control, a Unix socket), else run here on the store opened for it.
+ * One implementation of each verb serves both (verb.h).
+ */
+#ifndef CFS_DAEMON_CONTROL_H
+#define CFS_DAEMON_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/util/base.h"
+
+struct cJSON;
+struct cfs_error;
+struct cfs_ns;
+struct cfs_views;
+
+/* What a verb works on. */
+struct cfs_verb_context {
+	struct cfs_ns *ns;
+	struct cfs_views *views; /* over the ns source */
+	const char *mount;	 /* where it is mounted; NULL: it is not */
+	/* The kernel must forget what it knows of a name (or, name NULL, of a
+	 * whole inode); NULL: not mounted.  Never called with locks held. */
+	void (*invalidate)(void *arg, uint64_t ino, const char *name);
+	void *invalidate_arg;
+};
+
+/* How a verb talks while it runs.  false: the caller went away, stop. */
+struct cfs_verb_reply {
+	bool (*progress)(void *arg, uint64_t done, uint64_t total,
+			 const char *what);
+	void (*line)(void *arg, const char *text); /* a finding, a warning */
+	void *arg;
+};
+
+/* Adds what it found to @result (an object); refusals in @err. */
+typedef int cfs_verb_fn(struct cfs_verb_context *context,
+			const struct cJSON *arguments,
+			const struct cfs_verb_reply *reply,
+			struct cJSON *result, struct cfs_error *err);
+struct cfs_daemon_verb {
+	const char *name;
+	cfs_verb_fn *run;
+};
+extern const struct cfs_daemon_verb
+	*const cfs_daemon_verbs[]; /* verbs.c; NULL ends */
+
+/**
+ * cfs_control_call - run a verb on the store at @store_path
+ * @result_out: the result object; cJSON_Delete() it
+ *
+ * Connects to the daemon's socket if a daemon answers there, else opens the
+ * store.  Only the store's owner and root are served.
+ */
+CFS_MUST_CHECK int cfs_control_call(const char *store_path, const char *verb,
+				    const struct cJSON *arguments,
+				    const struct cfs_verb_reply *reply,
+				    struct cJSON **result_out,
+				    struct cfs_error *err);
+
+/* The daemon's side: serves until stopped; each caller has a thread. */
+struct cfs_control;
+CFS_MUST_CHECK int cfs_control_start(const char *store_path,
+				     struct cfs_verb_context *context,
+				     struct cfs_control **control_out,
+				     struct cfs_error *err);
+void cfs_control_stop(struct cfs_control *control); /* verbs are told to stop */
+
+#endif
