@@ -9,13 +9,19 @@ from .machine import MemoryWatch, Mount, job, median, tag_of, tree_size, warm
 GB = 1e9
 
 
-def prepare(cfg):
-    """The trained step, and the same state at the target as DeepSpeed saves
-    it after loading the universal checkpoint."""
+def trained(cfg):
+    """The run with the trained step."""
     run = f"{cfg.work}/runs/dp{cfg.source_dp}"
     if not os.path.exists(f"{run}/latest"):
         print("training", flush=True)
         job(cfg, "train", "--ranks", cfg.source_dp, "--out", run)
+    return run
+
+
+def prepare(cfg):
+    """The trained step, and the same state at the target as DeepSpeed saves
+    it after loading the universal checkpoint."""
+    run = trained(cfg)
     native = f"{cfg.work}/runs/dp{cfg.dp}"
     if not os.path.exists(f"{native}/latest"):
         print("saving the same state natively at the target", flush=True)
