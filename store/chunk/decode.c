@@ -1,0 +1,139 @@
+/*
+ * Frames back to bytes.  What decoding needs is kept per thread: a context of
+ * zstd is larger than a frame, and random reads decode one frame each.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "store/chunk/chunk_internal.h"
+
+struct decoder {
+	ZSTD_DCtx *ctx;
+	uint8_t planes[CFS_FRAME_BYTES];
+};
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool have_key;
+
+static void decoder_free(void *arg)
+{
+	struct decoder *d = arg;
+
+	if (!d)
+		return;
+	ZSTD_freeDCtx(d->ctx);
+	free(d);
+}
+
+static void decoder_freep(struct decoder **d)
+{
+	decoder_free(*d);
+}
+
+static void make_key(void)
+{
+	have_key = pthread_key_create(&key, decoder_free) == 0;
+}
+
+/* This thread's; NULL: no memory. */
+static struct decoder *get_decoder(void)
+{
+	_cleanup_(decoder_freep) struct decoder *d = NULL;
+
+	pthread_once(&once, make_key);
+	if (!have_key)
+		return NULL;
+	d = pthread_getspecific(key);
+	if (d)
+		return cfs_steal(d);
+	d = malloc(sizeof(*d));
+	if (!d)
+		return NULL;
+	d->ctx = ZSTD_createDCtx();
+	if (!d->ctx || pthread_setspecific(key, d) != 0)
+		return NULL;
+	return cfs_steal(d);
+}
+
+/* One zstd frame, whole, to exactly @n bytes. */
+static int unzstd(struct decoder *d, const uint8_t *src, size_t len,
+		  uint8_t *dst, size_t n)
+{
+	return ZSTD_decompressDCtx(d->ctx, dst, n, src, len) == n ? 0
+								  : -EBADMSG;
+}
+
+/* Where the planes lie: in the frame, or unpacked in the decoder. */
+static int get_planes(struct decoder *d, unsigned e, size_t n,
+		      const uint8_t *src, size_t len, const uint8_t **planes)
+{
+	size_t off = e * sizeof(struct cfs_disk_plane);
+	struct cfs_disk_plane dp;
+	uint32_t plen;
+	unsigned k;
+
+	if (len < off)
+		return -EBADMSG;
+	for (k = 0; k < e; k++) {
+		memcpy(&dp, src + k * sizeof(dp), sizeof(dp));
+		plen = cfs_get_le32(dp.len);
+		if (plen > len - off)
+			return -EBADMSG;
+		planes[k] = src + off;
+		off += plen;
+		if (dp.how == CFS_PLANE_RAW) {
+			if (plen != n)
+				return -EBADMSG;
+			continue;
+		}
+		if (dp.how != CFS_PLANE_ZSTD ||
+		    unzstd(d, planes[k], plen, d->planes + k * n, n) < 0)
+			return -EBADMSG;
+		planes[k] = d->planes + k * n;
+	}
+	planes[e] = src + off; /* the rest */
+	return (int)(len - off);
+}
+
+static int unplanes(struct decoder *d, unsigned e, const uint8_t *src,
+		    size_t len, uint8_t *dst, size_t raw_len)
+{
+	const uint8_t *planes[CFS_PLANES_MAX + 1];
+	size_t n = raw_len / e;
+	int rest;
+
+	rest = get_planes(d, e, n, src, len, planes);
+	if (rest < 0 || (size_t)rest != raw_len % e)
+		return -EBADMSG;
+	cfs_planes_join(planes, n, e, dst);
+	memcpy(dst + n * e, planes[e], (size_t)rest);
+	return 0;
+}
+
+int cfs_frame_decode(const struct cfs_chunk_head *head, uint32_t index,
+		     const void *stored, void *out)
+{
+	uint32_t raw_len = cfs_frame_raw_len(head, index);
+	uint32_t len = head->frames[index].len;
+	struct decoder *d;
+	int r;
+
+	if (len == raw_len) {
+		memcpy(out, stored, len);
+		return cfs_frame_check(head, index, out);
+	}
+	d = get_decoder();
+	if (!d)
+		return -ENOMEM;
+	if (head->codec == CFS_CODEC_ZSTD)
+		r = unzstd(d, stored, len, out, raw_len);
+	else if (head->codec == CFS_CODEC_PLANES)
+		r = unplanes(d, head->elem_size, stored, len, out, raw_len);
+	else
+		r = -EBADMSG;
+	return r < 0 ? r : cfs_frame_check(head, index, out);
+}
