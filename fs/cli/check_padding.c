@@ -14,6 +14,7 @@
 #include "fs/format/deepspeed.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 struct span {
 	uint64_t begin, end; /* bytes of the file */
@@ -31,16 +32,8 @@ struct padding {
 static int add_span(struct padding *p, const struct cfs_extent *e,
 		    enum cfs_dtype dtype)
 {
-	if (p->n_spans == p->cap) {
-		size_t cap = p->cap ? 2 * p->cap : 256;
-		struct span *spans =
-			reallocarray(p->spans, cap, sizeof(*spans));
-
-		if (!spans)
-			return -ENOMEM;
-		p->spans = spans;
-		p->cap = cap;
-	}
+	if (!CFS_GROW(p->spans, p->n_spans, p->cap))
+		return -ENOMEM;
 	p->spans[p->n_spans++] = (struct span){
 		e->offset, e->offset + e->count * cfs_dtype_size(dtype)};
 	return 0;

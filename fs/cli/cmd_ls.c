@@ -13,6 +13,7 @@
 #include "fs/cli/target.h"
 #include "fs/view/view.h"
 #include "store/util/buf.h"
+#include "store/util/grow.h"
 
 /* One step, as a row and as JSON. */
 struct row {
@@ -48,15 +49,8 @@ static struct row *add_row(struct rows *rows, const char *name)
 {
 	struct row *row;
 
-	if (rows->n == rows->cap) {
-		size_t cap = rows->cap ? 2 * rows->cap : 16;
-
-		row = reallocarray(rows->list, cap, sizeof(*row));
-		if (!row)
-			return NULL;
-		rows->list = row;
-		rows->cap = cap;
-	}
+	if (!CFS_GROW(rows->list, rows->n, rows->cap))
+		return NULL;
 	row = &rows->list[rows->n];
 	*row = (struct row){.name = strdup(name), .global_steps = -1};
 	if (row->name)

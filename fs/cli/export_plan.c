@@ -12,19 +12,12 @@
 #include "fs/view/view.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 static struct cfs_export_item *add_item(struct cfs_export_plan *plan)
 {
-	if (plan->n_items == plan->cap_items) {
-		size_t cap = plan->cap_items ? 2 * plan->cap_items : 32;
-		struct cfs_export_item *items =
-			reallocarray(plan->items, cap, sizeof(*items));
-
-		if (!items)
-			return NULL;
-		plan->items = items;
-		plan->cap_items = cap;
-	}
+	if (!CFS_GROW(plan->items, plan->n_items, plan->cap_items))
+		return NULL;
 	plan->items[plan->n_items] = (struct cfs_export_item){.step = SIZE_MAX};
 	return &plan->items[plan->n_items++];
 }

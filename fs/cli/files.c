@@ -7,6 +7,7 @@
 
 #include "fs/view/view.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 #define DEPTH_MAX 64
 
@@ -25,15 +26,8 @@ static int keep_name(void *arg, const char *name, const struct stat *st)
 	struct cfs_files_names *names = arg;
 
 	(void)st;
-	if (names->n == names->cap) {
-		size_t cap = names->cap ? 2 * names->cap : 16;
-		char **list = reallocarray(names->list, cap, sizeof(*list));
-
-		if (!list)
-			return -ENOMEM;
-		names->list = list;
-		names->cap = cap;
-	}
+	if (!CFS_GROW(names->list, names->n, names->cap))
+		return -ENOMEM;
 	names->list[names->n] = strdup(name);
 	return names->list[names->n++] ? 0 : -ENOMEM;
 }
@@ -61,16 +55,8 @@ int cfs_files_names(struct cfs_vnode *dir, struct cfs_files_names *out)
 
 static struct cfs_files_entry *grow(struct cfs_files *files)
 {
-	if (files->n == files->cap) {
-		size_t cap = files->cap ? 2 * files->cap : 16;
-		struct cfs_files_entry *e =
-			reallocarray(files->entries, cap, sizeof(*e));
-
-		if (!e)
-			return NULL;
-		files->entries = e;
-		files->cap = cap;
-	}
+	if (!CFS_GROW(files->entries, files->n, files->cap))
+		return NULL;
 	files->entries[files->n] = (struct cfs_files_entry){0};
 	return &files->entries[files->n++];
 }

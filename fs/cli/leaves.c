@@ -10,6 +10,7 @@
 #include "fs/container/torchfile.h"
 #include "fs/format/deepspeed.h"
 #include "fs/format/format.h"
+#include "store/util/grow.h"
 
 struct collect {
 	struct cfs_leaves *leaves;
@@ -24,15 +25,8 @@ static int add(void *arg, const char *path, const struct cfs_node *node)
 
 	if (cfs_torch_is_tensor(node))
 		return 0;
-	if (l->n == l->cap) {
-		size_t cap = l->cap ? 2 * l->cap : 64;
-
-		item = reallocarray(l->items, cap, sizeof(*item));
-		if (!item)
-			return -ENOMEM;
-		l->items = item;
-		l->cap = cap;
-	}
+	if (!CFS_GROW(l->items, l->n, l->cap))
+		return -ENOMEM;
 	item = &l->items[l->n];
 	item->node = node;
 	if (asprintf(&item->path, "%s%s", c->prefix, path) < 0)

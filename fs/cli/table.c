@@ -8,6 +8,7 @@
 
 #include "fs/cli/text.h"
 #include "store/util/buf.h"
+#include "store/util/grow.h"
 
 struct cfs_table {
 	size_t n_cols, n_cells, cap;
@@ -22,17 +23,10 @@ static void put_cell(struct cfs_table *t, char *text)
 		t->failed = true;
 		return;
 	}
-	if (t->n_cells == t->cap) {
-		size_t cap = t->cap ? 2 * t->cap : 64;
-		char **cells = reallocarray(t->cells, cap, sizeof(*cells));
-
-		if (!cells) {
-			free(text);
-			t->failed = true;
-			return;
-		}
-		t->cells = cells;
-		t->cap = cap;
+	if (!CFS_GROW(t->cells, t->n_cells, t->cap)) {
+		free(text);
+		t->failed = true;
+		return;
 	}
 	t->cells[t->n_cells++] = text;
 }

@@ -14,19 +14,12 @@
 #include "store/map/map.h"
 #include "store/util/arena.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 static struct cfs_tensors_item *add_item(struct cfs_tensors *set)
 {
-	if (set->n == set->cap) {
-		size_t cap = set->cap ? 2 * set->cap : 64;
-		struct cfs_tensors_item *items =
-			reallocarray(set->items, cap, sizeof(*items));
-
-		if (!items)
-			return NULL;
-		set->items = items;
-		set->cap = cap;
-	}
+	if (!CFS_GROW(set->items, set->n, set->cap))
+		return NULL;
 	set->items[set->n] = (struct cfs_tensors_item){0};
 	return &set->items[set->n++];
 }

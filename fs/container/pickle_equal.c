@@ -8,6 +8,8 @@
 
 #include "fs/container/pickle_internal.h"
 
+#include "store/util/grow.h"
+
 struct pair {
 	const struct cfs_node *a, *b;
 };
@@ -21,21 +23,12 @@ struct comparison {
 static bool push(struct comparison *c, const struct cfs_node *a,
 		 const struct cfs_node *b)
 {
-	struct pair *p;
-	size_t cap;
-
 	if (a == b)
 		return true;
 	if (!a || !b)
 		return false;
-	if (c->n == c->cap) {
-		cap = c->cap ? c->cap * 2 : 64;
-		p = realloc(c->stack, cap * sizeof(*p));
-		if (!p)
-			return false;
-		c->stack = p;
-		c->cap = cap;
-	}
+	if (!CFS_GROW(c->stack, c->n, c->cap))
+		return false;
 	c->stack[c->n++] = (struct pair){a, b};
 	return true;
 }

@@ -4,6 +4,7 @@
 
 #include "fs/container/pickle_ops.h"
 #include "store/util/endian.h"
+#include "store/util/grow.h"
 
 #define BAD(text) cfs_pickle_bad(rd, -EBADMSG, text)
 
@@ -131,19 +132,12 @@ static int op_build(struct cfs_pickle_reader *rd)
 static int push_persid(struct cfs_pickle_reader *rd, struct cfs_node *id)
 {
 	struct cfs_pickle *doc = rd->doc;
-	struct cfs_node **p, *node = cfs_node_persid(doc, id, NULL);
-	size_t cap;
+	struct cfs_node *node = cfs_node_persid(doc, id, NULL);
 
 	if (!node)
 		return cfs_pickle_nomem(rd);
-	if (doc->n_persids == doc->cap_persids) {
-		cap = doc->cap_persids ? doc->cap_persids * 2 : 16;
-		p = realloc(doc->persids, cap * sizeof(struct cfs_node *));
-		if (!p)
-			return -ENOMEM;
-		doc->persids = p;
-		doc->cap_persids = cap;
-	}
+	if (!CFS_GROW(doc->persids, doc->n_persids, doc->cap_persids))
+		return -ENOMEM;
 	doc->persids[doc->n_persids++] = node;
 	return cfs_pickle_push(rd, node);
 }

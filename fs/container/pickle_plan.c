@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 struct frame {
 	const struct cfs_node *node;
@@ -53,17 +54,8 @@ cfs_pickle_plan_find(const struct cfs_pickle_plan *plan,
 
 static int add_node(struct cfs_pickle_plan *plan, const struct cfs_node *node)
 {
-	struct cfs_pickle_plan_node *p;
-	size_t cap;
-
-	if (!plan->nodes || plan->n == plan->cap) {
-		cap = plan->cap ? plan->cap * 2 : 64;
-		p = realloc(plan->nodes, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		plan->nodes = p;
-		plan->cap = cap;
-	}
+	if (!CFS_GROW(plan->nodes, plan->n, plan->cap))
+		return -ENOMEM;
 	plan->nodes[plan->n++] = (struct cfs_pickle_plan_node){.refs = 1};
 	return cfs_u64map_put(&plan->numbers, cfs_u64map_of(node), plan->n)
 		       ? 0
@@ -73,17 +65,9 @@ static int add_node(struct cfs_pickle_plan *plan, const struct cfs_node *node)
 static int push(struct walk *w, const struct cfs_node *node)
 {
 	const size_t number = w->plan->n - 1;
-	struct frame *p;
-	size_t cap;
 
-	if (w->n == w->cap) {
-		cap = w->cap ? w->cap * 2 : 64;
-		p = realloc(w->stack, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		w->stack = p;
-		w->cap = cap;
-	}
+	if (!CFS_GROW(w->stack, w->n, w->cap))
+		return -ENOMEM;
 	w->stack[w->n++] = (struct frame){node, number, 0};
 	w->plan->nodes[number].on_path = true;
 	return 0;

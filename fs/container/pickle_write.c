@@ -18,6 +18,7 @@
 #include "fs/container/pickle_put.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 /* Slots of an OBJECT before its ops: fn, args, kwargs. */
 #define CALL_SLOTS 3
@@ -42,17 +43,8 @@ struct writer {
 static int push(struct writer *w, const struct cfs_node *node,
 		struct cfs_pickle_plan_node *plan)
 {
-	struct frame *p;
-	size_t cap;
-
-	if (w->n == w->cap) {
-		cap = w->cap ? w->cap * 2 : 64;
-		p = realloc(w->stack, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		w->stack = p;
-		w->cap = cap;
-	}
+	if (!CFS_GROW(w->stack, w->n, w->cap))
+		return -ENOMEM;
 	w->stack[w->n++] = (struct frame){.node = node, .plan = plan};
 	return 0;
 }

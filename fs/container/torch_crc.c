@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include "store/map/map.h"
+#include "store/util/grow.h"
 #include "store/util/hash.h"
 
 static uint64_t range_hash(uint32_t file, uint64_t off)
@@ -23,17 +24,9 @@ bool cfs_crc_table_add(struct cfs_crc_table *table, uint32_t file, uint64_t off,
 {
 	const uint64_t hash = range_hash(file, off);
 	const uint64_t *at = cfs_u64map_find(&table->first, hash);
-	struct cfs_crc_range *p;
-	size_t cap;
 
-	if (table->n == table->cap) {
-		cap = table->cap ? table->cap * 2 : 64;
-		p = realloc(table->ranges, cap * sizeof(*p));
-		if (!p)
-			return false;
-		table->ranges = p;
-		table->cap = cap;
-	}
+	if (!CFS_GROW(table->ranges, table->n, table->cap))
+		return false;
 	table->ranges[table->n++] = (struct cfs_crc_range){
 		off, len, file, crc, at ? (size_t)*at : 0};
 	return cfs_u64map_put(&table->first, hash, table->n);

@@ -12,6 +12,7 @@
 #include "fs/container/torch_writer.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 #include "store/util/hash.h"
 
 #define NAME_MAX_BYTES 4096
@@ -52,8 +53,6 @@ static int key_of(struct layout *l, const struct cfs_torch_storage *s,
 		  uint64_t *key_out)
 {
 	const uint64_t *at = cfs_u64map_find(&l->keys, cfs_u64map_of(s));
-	struct payload *p;
-	size_t cap;
 
 	if (at) {
 		*key_out = *at - 1;
@@ -63,14 +62,8 @@ static int key_of(struct layout *l, const struct cfs_torch_storage *s,
 		return cfs_fail(l->err, -EINVAL,
 				"storage %s comes from another plan's file",
 				s->key);
-	if (l->n == l->cap) {
-		cap = l->cap ? l->cap * 2 : 16;
-		p = realloc(l->payloads, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		l->payloads = p;
-		l->cap = cap;
-	}
+	if (!CFS_GROW(l->payloads, l->n, l->cap))
+		return -ENOMEM;
 	l->payloads[l->n++] = (struct payload){.storage = s};
 	if (!cfs_u64map_put(&l->keys, cfs_u64map_of(s), l->n))
 		return -ENOMEM;

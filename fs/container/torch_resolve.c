@@ -7,6 +7,7 @@
 #include "store/util/arena.h"
 #include "store/util/checked.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 #include "store/util/hash.h"
 
 #define KEY_MAX 200
@@ -53,17 +54,10 @@ static bool parse_id(const struct cfs_node *node, struct id *id)
 static struct cfs_torch_storage *add_storage(struct cfs_torchfile *tf,
 					     const char *key)
 {
-	struct cfs_torch_storage *s, **p;
-	uint32_t cap;
+	struct cfs_torch_storage *s;
 
-	if (tf->n_storages == tf->cap_storages) {
-		cap = tf->cap_storages ? tf->cap_storages * 2 : 16;
-		p = realloc(tf->storages, cap * sizeof(*tf->storages));
-		if (!p)
-			return NULL;
-		tf->storages = p;
-		tf->cap_storages = cap;
-	}
+	if (!CFS_GROW(tf->storages, tf->n_storages, tf->cap_storages))
+		return NULL;
 	s = cfs_arena_alloc(tf->arena, sizeof(*s));
 	if (!s || !cfs_u64map_put(&tf->by_key, key_hash(key), tf->n_storages))
 		return NULL;

@@ -7,6 +7,7 @@
 #include "fs/container/torch_writer.h"
 #include "store/util/arena.h"
 #include "store/util/checked.h"
+#include "store/util/grow.h"
 
 struct cfs_torch_writer *cfs_torch_writer_new(struct cfs_filetab *tab,
 					      const char *prefix)
@@ -57,17 +58,8 @@ void cfs_torch_writer_note_crc(struct cfs_torch_writer *w, uint32_t file,
 
 static bool own_push(struct cfs_torch_writer *w, struct cfs_torch_own *s)
 {
-	struct cfs_torch_own **p;
-	size_t cap;
-
-	if (w->n_own == w->cap_own) {
-		cap = w->cap_own ? w->cap_own * 2 : 16;
-		p = realloc(w->own, cap * sizeof(*w->own));
-		if (!p)
-			return false;
-		w->own = p;
-		w->cap_own = cap;
-	}
+	if (!CFS_GROW(w->own, w->n_own, w->cap_own))
+		return false;
 	w->own[w->n_own++] = s;
 	return true;
 }

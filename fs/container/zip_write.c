@@ -11,6 +11,7 @@
 #include "store/util/buf.h"
 #include "store/util/checked.h"
 #include "store/util/endian.h"
+#include "store/util/grow.h"
 
 #define ALIGNMENT  64
 #define BIG	   UINT32_MAX /* sizes and offsets from here on need zip64 */
@@ -117,16 +118,9 @@ static int add_record(struct cfs_zip_writer *w, const char *name, uint64_t size,
 		      uint32_t crc)
 {
 	struct record *p;
-	size_t cap;
 
-	if (w->n == w->cap) {
-		cap = w->cap ? w->cap * 2 : 16;
-		p = realloc(w->records, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		w->records = p;
-		w->cap = cap;
-	}
+	if (!CFS_GROW(w->records, w->n, w->cap))
+		return -ENOMEM;
 	p = &w->records[w->n];
 	*p = (struct record){strdup(name), w->cursor, size, crc};
 	if (!p->name)

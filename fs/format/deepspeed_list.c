@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 static int entry_cmp(const void *a, const void *b)
 {
@@ -49,15 +50,8 @@ static int add_entry(void *arg, const char *name, const struct stat *st)
 		list->pieces |= is_piece(name);
 		return 0;
 	}
-	if (list->n == list->cap) {
-		uint32_t cap = list->cap ? list->cap * 2 : 64;
-
-		e = realloc(list->entries, cap * sizeof(*e));
-		if (!e)
-			return -ENOMEM;
-		list->entries = e;
-		list->cap = cap;
-	}
+	if (!CFS_GROW(list->entries, list->n, list->cap))
+		return -ENOMEM;
 	e = &list->entries[list->n];
 	e->parsed = parsed;
 	e->name = strdup(name);

@@ -16,6 +16,7 @@
 #include <zlib.h>
 
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 #define CRC_BLOCK (1u << 20)
 
@@ -29,15 +30,8 @@ static struct cfs_ds_tree *ds_tree_of(struct cfs_tree *tree)
 static int plan_add(struct cfs_ds_tree *t, const char *name,
 		    const struct cfs_ds_plan *plan)
 {
-	if (t->n_plans == t->cap_plans) {
-		uint32_t cap = t->cap_plans ? t->cap_plans * 2 : 64;
-		struct cfs_ds_plan *p = reallocarray(t->plans, cap, sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		t->plans = p;
-		t->cap_plans = cap;
-	}
+	if (!CFS_GROW(t->plans, t->n_plans, t->cap_plans))
+		return -ENOMEM;
 	t->plans[t->n_plans] = *plan;
 	return cfs_tree_add(&t->base, name, t->base.step->mode & 07777,
 			    t->n_plans++);

@@ -12,6 +12,7 @@
 #include "store/util/arena.h"
 #include "store/util/checked.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 #include "store/util/hash.h"
 
 struct cfs_catalogue *cfs_catalogue_new(void)
@@ -82,21 +83,6 @@ static int table_grow(struct cfs_catalogue *cat)
 	return 0;
 }
 
-static int params_grow(struct cfs_catalogue *cat)
-{
-	uint32_t cap = cat->cap_params ? cat->cap_params * 2 : 64;
-	struct cfs_param *p;
-
-	if (cat->n_params < cat->cap_params)
-		return 0;
-	p = realloc(cat->params, cap * sizeof(*p));
-	if (!p)
-		return -ENOMEM;
-	cat->params = p;
-	cat->cap_params = cap;
-	return 0;
-}
-
 /* Groups up to @group exist; parameter @index is the next of it. */
 static int group_extend(struct cfs_catalogue *cat, uint32_t group,
 			uint32_t index)
@@ -154,9 +140,8 @@ int cfs_catalogue_add_param(struct cfs_catalogue *cat, const char *name,
 	r = table_grow(cat);
 	if (r < 0)
 		return r;
-	r = params_grow(cat);
-	if (r < 0)
-		return r;
+	if (!CFS_GROW(cat->params, cat->n_params, cat->cap_params))
+		return -ENOMEM;
 	at = cfs_catalogue_place(cat, name);
 	if (cat->table[at])
 		return -EEXIST;
@@ -247,16 +232,8 @@ int cfs_catalogue_add_extent(struct cfs_catalogue *cat, uint32_t param,
 	s = slot_make(cat, param, role);
 	if (!s)
 		return -ENOMEM;
-	if (s->n == s->cap) {
-		uint32_t cap = s->cap ? s->cap * 2 : 2;
-		struct cfs_extent *e;
-
-		e = realloc(s->extents, (size_t)cap * sizeof(*e));
-		if (!e)
-			return -ENOMEM;
-		s->extents = e;
-		s->cap = cap;
-	}
+	if (!CFS_GROW(s->extents, s->n, s->cap))
+		return -ENOMEM;
 	s->extents[s->n++] = *extent;
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "store/util/buf.h"
+#include "store/util/grow.h"
 #include "store/util/hash.h"
 
 struct inode {
@@ -407,15 +408,8 @@ static void inode_unlink(struct mem_source *m, struct inode *inode)
 static int insert(struct mem_source *m, size_t at, const char *path,
 		  struct inode *inode)
 {
-	if (m->n == m->cap) {
-		size_t cap = m->cap ? m->cap * 2 : 16;
-		struct entry *grown = realloc(m->entries, cap * sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		m->entries = grown;
-		m->cap = cap;
-	}
+	if (!CFS_GROW(m->entries, m->n, m->cap))
+		return -ENOMEM;
 	path = strdup(path);
 	if (!path)
 		return -ENOMEM;

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""A store on a disk that fills up, loses power, or fails calls.
+
+usage: store_disk.py [--cuts N] [NAME ...]
+
+  full     an ext4 image of 192 MiB: ENOSPC reaches the write that causes it,
+           nothing acknowledged is lost, deleting and gc work, writing works
+           again without a restart
+  cut      an XFS image shut down in mid-work without flushing its journal
+           (what a power cut leaves), N times: mounted again, all that was
+           acknowledged is there, no repair
+  fault    every n-th write, sync, create and removal of the daemon fails
+           with ENOSPC or EIO (CKPTFS_FAULT, see store/pack/fault.h): the
+           errno arrives, what was acknowledged stays, works again
+"""
+import argparse
+import contextlib
+import errno
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+sys.dont_write_bytecode = True
+
+import store_place  # noqa: E402
+from store_place import CKPTFS, check, run  # noqa: E402
+
+MIB = 1 << 20
+SEED = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 31))))
+rng = random.Random(SEED)
+
+
+class Image:
+    """A filesystem in a file, on a loop device, at .dir."""
+
+    def __init__(self, kind, mib):
+        self.top = tempfile.mkdtemp(prefix="ckptfs-image-")
+        self.img, self.dir = f"{self.top}/img", f"{self.top}/disk"
+        os.mkdir(self.dir)
+        with open(self.img, "wb") as f:
+            f.truncate(mib * MIB)
+        how = {"ext4": ("mkfs.ext4", "-q", "-m", "0", self.img),
+               "xfs": ("mkfs.xfs", "-q", self.img)}
+        check(*how[kind])
+        self.mount()
+
+    def mount(self):
+        check("mount", "-o", "loop", self.img, self.dir)
+
+    def umount(self):
+        for _ in range(100):
+            if run("umount", self.dir).returncode == 0:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{self.dir} stays busy")
+
+    def clean(self):
+        if os.path.ismount(self.dir):
+            run("umount", "-l", self.dir)
+        shutil.rmtree(self.top)
+
+
+@contextlib.contextmanager
+def image(kind, mib):
+    i = Image(kind, mib)
+    try:
+        yield i
+    finally:
+        i.clean()
+
+
+def put(path, data):
+    """Written and synced; an error of any of it is the caller's."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        for at in range(0, len(data), MIB):
+            os.write(fd, data[at:at + MIB])
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def get(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+
+def test_full(_):
+    with image("ext4", 192) as disk, store_place.store(top=disk.dir) as s:
+        mnt = s.mount()
+        sure = {}
+        for i in range(1000):
+            data = rng.randbytes(4 * MIB)
+            try:
+                put(f"{mnt}/f{i}", data)
+            except OSError as e:
+                assert e.errno == errno.ENOSPC, e
+                break
+            sure[f"f{i}"] = sha(data)
+        else:
+            raise AssertionError("192 MiB took 4 GiB")
+        assert len(sure) >= 20, len(sure)
+        # Small things still fit, and nothing acknowledged was harmed.
+        for name, digest in sure.items():
+            assert sha(get(f"{mnt}/{name}")) == digest, name
+        gone = list(sure)[::2]
+        for name in gone:
+            os.unlink(f"{mnt}/{name}")
+            del sure[name]
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{mnt}/f{i}")
+        check(CKPTFS, "gc", s.store)
+        data = rng.randbytes(16 * MIB)
+        put(f"{mnt}/again", data)
+        sure["again"] = sha(data)
+        s.kill()
+        s.mount()
+        for name, digest in sure.items():
+            assert sha(get(f"{mnt}/{name}")) == digest, name
+        assert not set(gone) & set(os.listdir(mnt))
+        s.umount()
+        s.fsck()
+    print(f"full: {len(sure)} acknowledged files kept on a full disk")
+
+
+def churn(mnt, sure, stop):
+    """Acknowledged files until the disk goes away."""
+    mine = random.Random(rng.random())
+    n = 0
+    while not stop.is_set():
+        name = f"{mnt}/c{threading.get_ident() % 997}-{n % 12}"
+        n += 1
+        data = mine.randbytes(mine.choice([100, 5000, 300_000, 3 * MIB]))
+        sure[name] = (sure.get(name, (None,))[0], sha(data))
+        try:
+            put(name + ".tmp", data)
+            os.rename(name + ".tmp", name)
+            fd = os.open(mnt, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            return
+        sure[name] = (sha(data), None)
+
+
+def test_cut(args):
+    acknowledged = 0
+    with image("xfs", 600) as disk, store_place.store(top=disk.dir) as s:
+        for _ in range(args.cuts):
+            s.mount()
+            sure, stop = {}, threading.Event()
+            threads = [threading.Thread(target=churn, args=(s.mnt, sure, stop))
+                       for _ in range(2)]
+            for t in threads:
+                t.start()
+            time.sleep(rng.uniform(0.2, 1.5))
+            check("xfs_io", "-x", "-c", "shutdown", disk.dir)
+            stop.set()
+            for t in threads:
+                t.join(60)
+            s.kill()
+            run("umount", "-l", s.mnt)
+            disk.umount()
+            disk.mount()
+            s.mount()
+            for name, (old, new) in sure.items():
+                try:
+                    found = sha(get(name))
+                except FileNotFoundError:
+                    found = None
+                assert found == old or (new and found == new), name
+                acknowledged += new is None
+            for name in os.listdir(s.mnt):
+                os.unlink(f"{s.mnt}/{name}")
+            s.umount()
+            check(CKPTFS, "gc", s.store)
+        s.fsck()
+    print(f"cut: {args.cuts} cuts, {acknowledged} acknowledged files kept")
+
+
+def faulted(s, fault):
+    """A few saves while one call fails; True if an error was seen."""
+    sure, seen = {}, False
+    s.mount(env={"CKPTFS_FAULT": fault})
+    try:
+        for i in range(12):
+            data = rng.randbytes(rng.choice([3000, 400_000, 3 * MIB]))
+            name = f"f{i % 8}"
+            try:
+                put(f"{s.mnt}/{name}", data)
+            except OSError as e:
+                assert e.errno in (errno.ENOSPC, errno.EIO), (fault, e)
+                seen = True
+                sure.pop(name, None)
+                # Works again without a restart.
+                put(f"{s.mnt}/{name}", data)
+            sure[name] = sha(data)
+        for name, digest in sure.items():
+            assert sha(get(f"{s.mnt}/{name}")) == digest, (fault, name)
+    finally:
+        s.kill()
+    s.mount()
+    for name, digest in sure.items():
+        assert sha(get(f"{s.mnt}/{name}")) == digest, (fault, name)
+    s.umount()
+    return seen
+
+
+def test_fault(_):
+    hits = tried = 0
+    for call in ("write", "sync", "create"):
+        for code in ("ENOSPC", "EIO"):
+            for nth in range(1, 14):
+                with store_place.store() as s:
+                    tried += 1
+                    hits += faulted(s, f"{call}:{nth}:{code}")
+    assert hits, "no fault ever reached a caller: the test has no power"
+    print(f"fault: {tried} places, {hits} seen by the caller, nothing lost")
+
+
+TESTS = {"full": test_full, "cut": test_cut, "fault": test_fault}
+
+
+def main():
+    ap = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--cuts", type=int, default=10)
+    ap.add_argument("name", nargs="*", choices=[[], *TESTS])
+    args = ap.parse_args()
+    why = store_place.why_not()
+    if not why and subprocess.run(["losetup", "-f"],
+                                  capture_output=True).returncode:
+        why = "needs a loop device"
+    if why:
+        print(f"skipped: {why}")
+        return 77
+    print(f"SEED={SEED}")
+    for name in args.name or TESTS:
+        TESTS[name](args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
