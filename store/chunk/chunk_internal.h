@@ -68,15 +68,22 @@ static inline void cfs_head_put(uint8_t *p, enum cfs_codec codec,
 	memcpy(p, &d, sizeof(d));
 }
 
-static inline void cfs_head_put_frame(uint8_t *p, uint32_t index, uint32_t len,
-				      uint64_t hash)
+static inline uint8_t *cfs_head_frame(uint8_t *p, uint32_t index)
 {
-	struct cfs_disk_frame d;
+	return p + sizeof(struct cfs_disk_head) +
+	       index * sizeof(struct cfs_disk_frame);
+}
 
-	cfs_put_le32(d.len, len);
-	cfs_put_le64(d.hash, hash);
-	memcpy(p + sizeof(struct cfs_disk_head) + index * sizeof(d), &d,
-	       sizeof(d));
+static inline void cfs_head_put_len(uint8_t *p, uint32_t index, uint32_t len)
+{
+	cfs_put_le32(cfs_head_frame(p, index), len);
+}
+
+static inline void cfs_head_put_hash(uint8_t *p, uint32_t index, uint64_t hash)
+{
+	cfs_put_le64(cfs_head_frame(p, index) +
+			     offsetof(struct cfs_disk_frame, hash),
+		     hash);
 }
 
 static inline size_t cfs_head_len(uint32_t n_frames, uint32_t n_parts)

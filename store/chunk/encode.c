@@ -17,11 +17,14 @@
 #define SLICE_BYTES  1024u /* of each frame, for the sample */
 #define SAMPLE_BYTES (CFS_FRAMES_MAX * SLICE_BYTES)
 
+/* A frame under construction is longer than its bytes by this at most. */
+#define FRAME_SLACK (CFS_PLANES_MAX * (uint32_t)sizeof(struct cfs_disk_plane))
+
 struct cfs_encoder {
 	struct cfs_squeeze *squeeze;
 	uint8_t sample[SAMPLE_BYTES];
-	uint8_t planes[CFS_FRAME_BYTES];
-	uint8_t out[CFS_FRAME_BYTES];
+	uint8_t packed[CFS_FRAME_BYTES / 2]; /* one plane */
+	uint8_t trial[SAMPLE_BYTES + FRAME_SLACK];
 };
 
 /* How the frames of one chunk are encoded. */
@@ -66,52 +69,45 @@ static bool is_constant(const uint8_t *p, size_t len)
 }
 
 /*
- * The planes form of a frame into e->out; 0 where it does not get shorter than
- * the frame.
+ * The planes form of a frame to @dst; 0 where it does not get shorter than the
+ * frame.  The planes are split to where they belong if all stay raw, and the
+ * exponent comes last in an element: most are never moved again.
  */
 static size_t encode_planes(struct cfs_encoder *e, const uint8_t *raw,
-			    size_t len, unsigned elem_size)
+			    size_t len, unsigned elem_size, uint8_t *dst)
 {
-	size_t n = len / elem_size, rest = len - n * elem_size;
+	size_t n = len / elem_size, rest = len - n * elem_size, got;
 	size_t off = elem_size * sizeof(struct cfs_disk_plane);
+	const uint8_t *plane = dst + off;
 	struct cfs_disk_plane dp;
-	const uint8_t *plane;
-	size_t got;
 	unsigned k;
 
-	cfs_planes_split(raw, n, elem_size, e->planes);
-	for (k = 0; k < elem_size; k++) {
-		plane = e->planes + k * n;
-		if (off + rest >= len)
-			return 0;
-		got = cfs_squeeze_plane(e->squeeze, plane, n, e->out + off,
-					len - off);
+	cfs_planes_split(raw, n, elem_size, dst + off);
+	for (k = 0; k < elem_size; k++, plane += n) {
+		got = cfs_squeeze_plane(e->squeeze, plane, n, e->packed,
+					sizeof(e->packed));
 		dp.how = got ? CFS_PLANE_ZSTD : CFS_PLANE_RAW;
-		if (!got) {
-			got = n;
-			if (got >= len - off)
-				return 0;
-			memcpy(e->out + off, plane, n);
-		}
-		cfs_put_le32(dp.len, (uint32_t)got);
-		memcpy(e->out + k * sizeof(dp), &dp, sizeof(dp));
-		off += got;
+		if (got)
+			memcpy(dst + off, e->packed, got);
+		else if (plane != dst + off)
+			memmove(dst + off, plane, n);
+		off += got ? got : n;
+		cfs_put_le32(dp.len, (uint32_t)(got ? got : n));
+		memcpy(dst + k * sizeof(dp), &dp, sizeof(dp));
 	}
 	if (off + rest >= len)
 		return 0;
-	memcpy(e->out + off, raw + n * elem_size, rest);
+	memcpy(dst + off, raw + n * elem_size, rest);
 	return off + rest;
 }
 
-/* The frame's stored form into e->out; 0: it stays raw. */
-static size_t encode_frame(struct cfs_encoder *e, struct way way,
-			   const uint8_t *raw, size_t len)
+/* The frame's shorter form to @dst (@len + FRAME_SLACK bytes); 0: none. */
+static size_t shorten_frame(struct cfs_encoder *e, struct way way,
+			    const uint8_t *raw, size_t len, uint8_t *dst)
 {
 	if (way.codec == CFS_CODEC_ZSTD)
-		return cfs_squeeze_text(e->squeeze, raw, len, e->out, len - 1);
-	if (way.codec == CFS_CODEC_PLANES)
-		return encode_planes(e, raw, len, way.elem_size);
-	return 0;
+		return cfs_squeeze_text(e->squeeze, raw, len, dst, len - 1);
+	return encode_planes(e, raw, len, way.elem_size, dst);
 }
 
 /*
@@ -146,23 +142,22 @@ static bool worth(size_t stored, size_t len)
 static struct way choose(struct cfs_encoder *e, const uint8_t *raw, size_t len,
 			 unsigned elem_size)
 {
-	struct way best = {CFS_CODEC_RAW, elem_size}, way;
+	struct way best = {CFS_CODEC_ZSTD, elem_size}, way;
 	size_t n = take_sample(e, raw, len), best_len, got;
 	unsigned s;
 
-	best.codec = CFS_CODEC_ZSTD;
 	if (!n)
 		return best; /* constant as far as we see */
-	got = cfs_squeeze_text(e->squeeze, e->sample, n, e->out, n - 1);
-	best_len = got ? got : n;
-	if (!worth(best_len, n))
+	best_len = cfs_squeeze_text(e->squeeze, e->sample, n, e->trial, n - 1);
+	if (!worth(best_len, n)) {
 		best.codec = CFS_CODEC_RAW;
+		best_len = n;
+	}
 	for (s = 2; s <= CFS_PLANES_MAX; s *= 2) {
 		if (elem_size && s != elem_size)
 			continue;
 		way = (struct way){CFS_CODEC_PLANES, s};
-		got = encode_frame(e, way, e->sample, n);
-		/* a tie goes to zstd: one stream is simpler to read */
+		got = shorten_frame(e, way, e->sample, n, e->trial);
 		if (!worth(got, n) || got >= best_len)
 			continue;
 		best = way;
@@ -171,55 +166,62 @@ static struct way choose(struct cfs_encoder *e, const uint8_t *raw, size_t len,
 	return best;
 }
 
-static int put_raw(struct cfs_buf *out, uint8_t *head, const uint8_t *raw,
-		   size_t len, unsigned elem_size)
+/* Frames and their heads behind the head at @p; returns the stored length. */
+static size_t put_frames(struct cfs_encoder *e, struct way way,
+			 const uint8_t *raw, size_t len, uint8_t *p)
+{
+	uint32_t i, n = cfs_frames_of(len);
+	size_t off = cfs_head_len(n, 0), flen, got;
+
+	for (i = 0; i < n; i++, raw += CFS_FRAME_BYTES) {
+		flen = cfs_frame_bytes(len, i);
+		cfs_head_put_hash(p, i, cfs_hash64(raw, flen, 0));
+		got = 0;
+		if (way.codec != CFS_CODEC_RAW)
+			got = shorten_frame(e, way, raw, flen, p + off);
+		if (!got) {
+			memcpy(p + off, raw, flen);
+			got = flen;
+		}
+		cfs_head_put_len(p, i, (uint32_t)got);
+		off += got;
+	}
+	return off;
+}
+
+/* The hashes are there already; the lengths and bytes are another codec's. */
+static void make_raw(const uint8_t *raw, size_t len, uint8_t *p)
 {
 	uint32_t i, n = cfs_frames_of(len);
 
-	/* the hashes are there already, the lengths are of another codec */
-	cfs_head_put(head, CFS_CODEC_RAW, elem_size, len);
 	for (i = 0; i < n; i++)
-		cfs_put_le32(head + cfs_head_len(i, 0),
-			     cfs_frame_bytes(len, i));
-	cfs_buf_put(out, head, cfs_head_len(n, 0));
-	cfs_buf_put(out, raw, len);
-	return out->failed ? -ENOMEM : 0;
+		cfs_head_put_len(p, i, cfs_frame_bytes(len, i));
+	memcpy(p + cfs_head_len(n, 0), raw, len);
 }
 
 int cfs_chunk_encode(struct cfs_encoder *encoder, const void *data, size_t len,
 		     unsigned elem_size, struct cfs_buf *out)
 {
-	uint8_t head[sizeof(struct cfs_disk_head) +
-		     CFS_FRAMES_MAX * sizeof(struct cfs_disk_frame)];
-	size_t flen, got, start = out->len;
-	uint32_t i, n = cfs_frames_of(len);
-	const uint8_t *raw = data, *frame;
+	size_t stored;
 	struct way way;
+	uint8_t *p;
 
 	if (!len || len > CFS_CHUNK_BYTES_MAX)
 		return -EINVAL;
 	if (elem_size > CFS_PLANES_MAX || (elem_size & (elem_size - 1)))
 		elem_size = 0;
-	way = choose(encoder, raw, len, elem_size);
-	cfs_head_put(head, way.codec, way.elem_size, len);
-	cfs_buf_put(out, head, cfs_head_len(n, 0));
-	for (i = 0; i < n; i++) {
-		frame = raw + (size_t)i * CFS_FRAME_BYTES;
-		flen = cfs_frame_bytes(len, i);
-		got = encode_frame(encoder, way, frame, flen);
-		cfs_head_put_frame(head, i, (uint32_t)(got ? got : flen),
-				   cfs_hash64(frame, flen, 0));
-		if (way.codec != CFS_CODEC_RAW)
-			cfs_buf_put(out, got ? encoder->out : frame,
-				    got ? got : flen);
-	}
-	if (out->failed)
+	p = cfs_buf_room(out, cfs_chunk_bound(len) + FRAME_SLACK);
+	if (!p)
 		return -ENOMEM;
-	got = out->len - start - cfs_head_len(n, 0);
-	if (way.codec == CFS_CODEC_RAW || !worth(got, len)) {
-		out->len = start;
-		return put_raw(out, head, raw, len, elem_size);
+	way = choose(encoder, data, len, elem_size);
+	stored = put_frames(encoder, way, data, len, p);
+	if (way.codec != CFS_CODEC_RAW &&
+	    !worth(stored - cfs_head_len(cfs_frames_of(len), 0), len)) {
+		way = (struct way){CFS_CODEC_RAW, elem_size};
+		make_raw(data, len, p);
+		stored = cfs_chunk_bound(len);
 	}
-	memcpy(out->data + start, head, cfs_head_len(n, 0));
+	cfs_head_put(p, way.codec, way.elem_size, len);
+	out->len += stored;
 	return 0;
 }

@@ -44,7 +44,7 @@ int cfs_chunk_encode_derived(const void *data, size_t len, enum cfs_dtype from,
 {
 	const uint8_t *raw = data;
 	struct cfs_disk_part d;
-	uint32_t n, i, flen;
+	uint32_t n, i;
 	uint8_t *head;
 	size_t head_len;
 
@@ -65,12 +65,9 @@ int cfs_chunk_encode_derived(const void *data, size_t len, enum cfs_dtype from,
 	head[offsetof(struct cfs_disk_head, from)] = (uint8_t)from;
 	head[offsetof(struct cfs_disk_head, to)] = (uint8_t)to;
 	cfs_put_le32(head + offsetof(struct cfs_disk_head, n_parts), n_parts);
-	for (i = 0; i < n; i++) {
-		flen = cfs_frame_bytes(len, i);
-		cfs_head_put_frame(
-			head, i, 0,
-			cfs_hash64(raw + (size_t)i * CFS_FRAME_BYTES, flen, 0));
-	}
+	for (i = 0; i < n; i++, raw += CFS_FRAME_BYTES)
+		cfs_head_put_hash(head, i,
+				  cfs_hash64(raw, cfs_frame_bytes(len, i), 0));
 	for (i = 0; i < n_parts; i++) {
 		d.digest = parts[i].digest;
 		cfs_put_le32(d.off, parts[i].off);

@@ -107,6 +107,11 @@ uint8_t *cfs_buf_grow(struct cfs_buf *buf, size_t len)
 	return p;
 }
 
+uint8_t *cfs_buf_room(struct cfs_buf *buf, size_t len)
+{
+	return reserve(buf, len) ? buf->data + buf->len : NULL;
+}
+
 const char *cfs_buf_str(struct cfs_buf *buf)
 {
 	if (!reserve(buf, 0) || !buf->data)

@@ -35,6 +35,12 @@ void cfs_buf_printf(struct cfs_buf *buf, const char *fmt, ...) CFS_PRINTF(2, 3);
 /* @len fresh zero bytes at the end, or NULL; valid until the next append. */
 CFS_MUST_CHECK uint8_t *cfs_buf_grow(struct cfs_buf *buf, size_t len);
 
+/*
+ * At least @len bytes behind the content to write into, or NULL; what was
+ * written counts once it was added to @len of @buf.  Valid as above.
+ */
+CFS_MUST_CHECK uint8_t *cfs_buf_room(struct cfs_buf *buf, size_t len);
+
 /* The content as a C string (a NUL is kept behind it); "" when empty. */
 const char *cfs_buf_str(struct cfs_buf *buf);
 

@@ -1,6 +1,7 @@
 /*
  * What cutting, digesting, encoding and decoding cost per byte, and what they
- * save: one line per file.  usage: chunk_bench [-e ELEM_SIZE] FILE...
+ * save: one line per file, of the fastest of three passes.
+ * usage: chunk_bench [-e ELEM_SIZE] FILE...
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,15 +98,14 @@ static void one_chunk(struct cfs_encoder *encoder, struct cfs_buf *out,
 	t->stored += out->len;
 }
 
-static void run(const char *path, unsigned elem_size)
+static struct tally pass(const uint8_t *p, size_t len, unsigned elem_size)
 {
 	struct cfs_encoder *encoder = cfs_encoder_new();
 	struct cfs_chunker *chunker = cfs_chunker_new(0);
 	struct cfs_buf out = CFS_BUF_INIT;
 	struct tally t = {0};
-	size_t len, off, n;
-	uint8_t *p = slurp(path, &len);
-	double start, gb = (double)len * 1e-9;
+	size_t off, n;
+	double start;
 	uint32_t known;
 
 	if (!encoder || !chunker)
@@ -117,16 +117,36 @@ static void run(const char *path, unsigned elem_size)
 		one_chunk(encoder, &out, p + off, n,
 			  elem_size ? elem_size : known, &t);
 	}
+	cfs_buf_free(&out);
+	cfs_chunker_free(chunker);
+	cfs_encoder_free(encoder);
+	return t;
+}
+
+static void run(const char *path, unsigned elem_size)
+{
+	size_t len;
+	uint8_t *p = slurp(path, &len);
+	struct tally t = {0}, best = {0};
+	double gb = (double)len * 1e-9;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		t = pass(p, len, elem_size);
+		if (i == 0)
+			best = t;
+		best.cut = CFS_MIN(best.cut, t.cut);
+		best.digest = CFS_MIN(best.digest, t.digest);
+		best.encode = CFS_MIN(best.encode, t.encode);
+		best.decode = CFS_MIN(best.decode, t.decode);
+	}
 	(void)printf("%-24s %8.3f GB %6zu chunks ratio %6.3f  CPU-s/GB: "
 		     "cut %.3f digest %.3f encode %.3f decode %.3f  "
 		     "raw/zstd/planes %zu/%zu/%zu\n",
 		     path, gb, t.chunks, (double)len / (double)t.stored,
-		     t.cut / gb, t.digest / gb, t.encode / gb, t.decode / gb,
-		     t.by_codec[CFS_CODEC_RAW], t.by_codec[CFS_CODEC_ZSTD],
-		     t.by_codec[CFS_CODEC_PLANES]);
-	cfs_buf_free(&out);
-	cfs_chunker_free(chunker);
-	cfs_encoder_free(encoder);
+		     best.cut / gb, best.digest / gb, best.encode / gb,
+		     best.decode / gb, t.by_codec[CFS_CODEC_RAW],
+		     t.by_codec[CFS_CODEC_ZSTD], t.by_codec[CFS_CODEC_PLANES]);
 	free(p);
 }
 
