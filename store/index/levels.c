@@ -1,0 +1,299 @@
+/*
+ * The active level over the frozen one over the index.  A level is a tree
+ * whose root is swapped under the lock; who iterates holds roots of his own.
+ * The lock is never held across I/O: what settle() applies stays visible as
+ * the frozen level until the index has it, so the order of looking (active,
+ * frozen, index) never misses anything.
+ */
+#include <errno.h>
+#include <pthread.h>
+
+#include "store/index/index.h"
+#include "store/index/merge.h"
+#include "store/index/tree.h"
+
+struct cfs_levels {
+	struct cfs_index *under;
+	pthread_rwlock_t lock;
+	/* guarded by lock */
+	struct cfs_tree *active, *frozen;
+	size_t n_active; /* keys */
+	bool is_frozen;	 /* there is a frozen level, maybe empty */
+};
+
+struct cfs_levels *cfs_levels_new(struct cfs_index *base)
+{
+	struct cfs_levels *levels = calloc(1, sizeof(*levels));
+	pthread_rwlockattr_t attr;
+
+	if (!levels)
+		return NULL;
+	levels->under = base;
+	(void)pthread_rwlockattr_init(&attr);
+	/* many readers must not keep a writer waiting for ever */
+	(void)pthread_rwlockattr_setkind_np(
+		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	(void)pthread_rwlock_init(&levels->lock, &attr);
+	(void)pthread_rwlockattr_destroy(&attr);
+	return levels;
+}
+
+void cfs_levels_free(struct cfs_levels *levels)
+{
+	if (!levels)
+		return;
+	cfs_tree_unref(levels->active);
+	cfs_tree_unref(levels->frozen);
+	(void)pthread_rwlock_destroy(&levels->lock);
+	free(levels);
+}
+
+void cfs_levels_freep(struct cfs_levels **levels)
+{
+	cfs_levels_free(*levels);
+}
+
+int cfs_levels_get(struct cfs_levels *levels, struct cfs_slice key,
+		   struct cfs_buf *val_out)
+{
+	const struct cfs_tree_item *item;
+	bool deleted = false;
+
+	(void)pthread_rwlock_rdlock(&levels->lock);
+	item = cfs_tree_get(levels->active, key);
+	if (!item)
+		item = cfs_tree_get(levels->frozen, key);
+	if (item) {
+		struct cfs_slice val = cfs_tree_item_val(item);
+
+		deleted = item->deleted;
+		cfs_buf_put(val_out, val.data, val.len);
+	}
+	(void)pthread_rwlock_unlock(&levels->lock);
+	if (!item)
+		return levels->under->ops->get(levels->under, key, val_out);
+	if (deleted)
+		return -ENOENT;
+	return val_out->failed ? -ENOMEM : 0;
+}
+
+static int change_active(struct cfs_levels *levels, struct cfs_slice key,
+			 const struct cfs_slice *val)
+{
+	int r;
+
+	(void)pthread_rwlock_wrlock(&levels->lock);
+	r = cfs_tree_put(&levels->active, key, val);
+	if (r > 0)
+		levels->n_active++;
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return r < 0 ? r : 0;
+}
+
+int cfs_levels_put(struct cfs_levels *levels, struct cfs_slice key,
+		   struct cfs_slice val)
+{
+	return change_active(levels, key, &val);
+}
+
+int cfs_levels_del(struct cfs_levels *levels, struct cfs_slice key)
+{
+	return change_active(levels, key, NULL);
+}
+
+static int change_frozen(struct cfs_levels *levels, struct cfs_slice key,
+			 const struct cfs_slice *val)
+{
+	int r = -EINVAL;
+
+	(void)pthread_rwlock_wrlock(&levels->lock);
+	if (levels->is_frozen)
+		r = cfs_tree_put(&levels->frozen, key, val);
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return r < 0 ? r : 0;
+}
+
+int cfs_levels_put_frozen(struct cfs_levels *levels, struct cfs_slice key,
+			  struct cfs_slice val)
+{
+	return change_frozen(levels, key, &val);
+}
+
+int cfs_levels_del_frozen(struct cfs_levels *levels, struct cfs_slice key)
+{
+	return change_frozen(levels, key, NULL);
+}
+
+int cfs_levels_iter(struct cfs_levels *levels, struct cfs_slice prefix,
+		    struct cfs_slice from, struct cfs_index_iter **out)
+{
+	struct cfs_index *under = levels->under;
+	struct cfs_index_iter *below = NULL;
+	int r;
+
+	/* all three at one moment; opening an iterator reads nothing yet */
+	(void)pthread_rwlock_rdlock(&levels->lock);
+	r = under->ops->iter_new(under, prefix, from, &below);
+	if (!r) {
+		struct cfs_tree *const roots[CFS_MERGE_TREES] = {
+			levels->active, levels->frozen};
+
+		r = cfs_merge_new(roots, below, prefix, from, out);
+	}
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return r;
+}
+
+bool cfs_levels_dirty(struct cfs_levels *levels)
+{
+	bool dirty;
+
+	(void)pthread_rwlock_rdlock(&levels->lock);
+	dirty = levels->active || levels->frozen;
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return dirty;
+}
+
+size_t cfs_levels_active_count(struct cfs_levels *levels)
+{
+	size_t n;
+
+	(void)pthread_rwlock_rdlock(&levels->lock);
+	n = levels->n_active;
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return n;
+}
+
+int cfs_levels_freeze(struct cfs_levels *levels)
+{
+	int r = -EBUSY;
+
+	(void)pthread_rwlock_wrlock(&levels->lock);
+	if (!levels->is_frozen) {
+		levels->frozen = cfs_steal(levels->active);
+		levels->n_active = 0;
+		levels->is_frozen = true;
+		r = 0;
+	}
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return r;
+}
+
+static int each(const struct cfs_tree *root, cfs_batch_fn *fn, void *arg)
+{
+	const struct cfs_tree_item *item =
+		cfs_tree_seek(root, (struct cfs_slice){NULL, 0}, false);
+
+	for (; item;
+	     item = cfs_tree_seek(root, cfs_tree_item_key(item), true)) {
+		struct cfs_slice val = cfs_tree_item_val(item);
+		int r = fn(arg, cfs_tree_item_key(item),
+			   item->deleted ? NULL : &val);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static struct cfs_tree *frozen_ref(struct cfs_levels *levels)
+{
+	struct cfs_tree *root;
+
+	(void)pthread_rwlock_rdlock(&levels->lock);
+	root = cfs_tree_ref(levels->frozen);
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return root;
+}
+
+int cfs_levels_each_frozen(struct cfs_levels *levels, cfs_batch_fn *fn,
+			   void *arg)
+{
+	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = frozen_ref(levels);
+
+	return each(root, fn, arg);
+}
+
+static int add_to_batch(void *arg, struct cfs_slice key,
+			const struct cfs_slice *val)
+{
+	struct cfs_batch *batch = arg;
+
+	if (val)
+		cfs_batch_put(batch, key, *val);
+	else
+		cfs_batch_del(batch, key);
+	return batch->bytes.failed ? -ENOMEM : 0;
+}
+
+int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
+{
+	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
+	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = NULL;
+	int r = cfs_levels_each_frozen(levels, add_to_batch, &batch);
+
+	if (!r && extra && extra->bytes.failed)
+		r = -ENOMEM;
+	if (!r && extra)
+		r = cfs_batch_each(extra->bytes.data, extra->bytes.len,
+				   add_to_batch, &batch);
+	if (!r)
+		r = levels->under->ops->commit(levels->under, &batch);
+	if (r < 0)
+		return r;
+	(void)pthread_rwlock_wrlock(&levels->lock);
+	root = cfs_steal(levels->frozen);
+	levels->is_frozen = false;
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return 0;
+}
+
+struct fill {
+	struct cfs_tree **root;
+	size_t added;
+};
+
+static int put_over(void *arg, struct cfs_slice key,
+		    const struct cfs_slice *val)
+{
+	struct fill *fill = arg;
+	int r = cfs_tree_put(fill->root, key, val);
+
+	if (r > 0)
+		fill->added++;
+	return r < 0 ? r : 0;
+}
+
+static int count_one(void *arg, struct cfs_slice key,
+		     const struct cfs_slice *val)
+{
+	size_t *n = arg;
+
+	(void)key;
+	(void)val;
+	(*n)++;
+	return 0;
+}
+
+/* A failure leaves both levels as they were, so that it can be called again. */
+int cfs_levels_thaw(struct cfs_levels *levels)
+{
+	_cleanup_(cfs_tree_unrefp) struct cfs_tree *old = NULL, *joined = NULL;
+	struct fill fill = {&joined, 0};
+	size_t n = 0;
+	int r;
+
+	(void)pthread_rwlock_wrlock(&levels->lock);
+	joined = cfs_tree_ref(levels->frozen);
+	(void)each(joined, count_one, &n);
+	r = each(levels->active, put_over, &fill);
+	if (!r) {
+		old = levels->active;
+		levels->active = cfs_steal(joined);
+		joined = cfs_steal(levels->frozen);
+		levels->n_active = n + fill.added;
+		levels->is_frozen = false;
+	}
+	(void)pthread_rwlock_unlock(&levels->lock);
+	return r;
+}

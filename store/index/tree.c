@@ -1,0 +1,305 @@
+/*
+ * The treap: a binary search tree by key that is a heap by priority, the
+ * priority being a hash of the key.  So its shape depends on the keys alone,
+ * and a key is found before anything of a lower priority.  The seed is the
+ * process's own: nobody can choose names that make it deep.
+ */
+#include "store/index/tree.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "store/util/hash.h"
+
+struct cfs_tree {
+	_Atomic unsigned refs;
+	struct cfs_tree *left, *right;
+	struct cfs_tree_item *item;
+	uint64_t prio; /* not below the children's */
+};
+
+static uint64_t seed;
+static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
+
+static void seed_make(void)
+{
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) < 0)
+		seed = (uintptr_t)&seed;
+}
+
+static uint64_t prio_of(struct cfs_slice key)
+{
+	(void)pthread_once(&seed_once, seed_make);
+	return cfs_hash64(key.data, key.len, seed);
+}
+
+int cfs_tree_cmp(struct cfs_slice a, struct cfs_slice b)
+{
+	size_t n = CFS_MIN(a.len, b.len);
+	int r = n ? memcmp(a.data, b.data, n) : 0;
+
+	if (r)
+		return r;
+	return (a.len > b.len) - (a.len < b.len);
+}
+
+bool cfs_tree_has_prefix(struct cfs_slice key, struct cfs_slice prefix)
+{
+	return key.len >= prefix.len &&
+	       (!prefix.len || !memcmp(key.data, prefix.data, prefix.len));
+}
+
+size_t cfs_tree_entry_bytes(size_t key_len, size_t val_len)
+{
+	/* 16: what malloc() adds, twice 8 */
+	return sizeof(struct cfs_tree) + sizeof(struct cfs_tree_item) +
+	       key_len + val_len + 16;
+}
+
+/* ---- counting: as in any shared pointer, the last one must see all ---- */
+
+static void item_unref(struct cfs_tree_item *item)
+{
+	if (atomic_fetch_sub_explicit(&item->refs, 1, memory_order_acq_rel) ==
+	    1)
+		free(item);
+}
+
+static struct cfs_tree_item *item_ref(struct cfs_tree_item *item)
+{
+	atomic_fetch_add_explicit(&item->refs, 1, memory_order_relaxed);
+	return item;
+}
+
+static struct cfs_tree_item *item_new(struct cfs_slice key,
+				      const struct cfs_slice *val)
+{
+	size_t val_len = val ? val->len : 0;
+	struct cfs_tree_item *item;
+
+	if (key.len > UINT32_MAX || val_len > UINT32_MAX)
+		return NULL;
+	item = malloc(sizeof(*item) + key.len + val_len);
+	if (!item)
+		return NULL;
+	atomic_init(&item->refs, 1);
+	item->key_len = (uint32_t)key.len;
+	item->val_len = (uint32_t)val_len;
+	item->deleted = !val;
+	if (key.len)
+		memcpy(item->bytes, key.data, key.len);
+	if (val_len)
+		memcpy(item->bytes + key.len, val->data, val_len);
+	return item;
+}
+
+struct cfs_tree *cfs_tree_ref(struct cfs_tree *root)
+{
+	if (root)
+		atomic_fetch_add_explicit(&root->refs, 1, memory_order_relaxed);
+	return root;
+}
+
+void cfs_tree_unref(struct cfs_tree *root)
+{
+	while (root && atomic_fetch_sub_explicit(&root->refs, 1,
+						 memory_order_acq_rel) == 1) {
+		struct cfs_tree *right = root->right;
+
+		cfs_tree_unref(root->left);
+		item_unref(root->item);
+		free(root);
+		root = right;
+	}
+}
+
+void cfs_tree_unrefp(struct cfs_tree **root)
+{
+	cfs_tree_unref(*root);
+}
+
+/* ---- looking up ---- */
+
+const struct cfs_tree_item *cfs_tree_get(const struct cfs_tree *root,
+					 struct cfs_slice key)
+{
+	while (root) {
+		int r = cfs_tree_cmp(key, cfs_tree_item_key(root->item));
+
+		if (!r)
+			return root->item;
+		root = r < 0 ? root->left : root->right;
+	}
+	return NULL;
+}
+
+const struct cfs_tree_item *cfs_tree_seek(const struct cfs_tree *root,
+					  struct cfs_slice key, bool after)
+{
+	const struct cfs_tree_item *best = NULL;
+
+	while (root) {
+		int r = cfs_tree_cmp(cfs_tree_item_key(root->item), key);
+
+		if (r > 0 || (!r && !after)) {
+			best = root->item;
+			root = root->left;
+		} else {
+			root = root->right;
+		}
+	}
+	return best;
+}
+
+/* ---- changing ---- */
+
+/*
+ * Makes the node at @link this root's own, a copy if others see it, too.
+ * Nobody else can gain a reference to a node that only we hold.
+ */
+static int own(struct cfs_tree **link)
+{
+	struct cfs_tree *old = *link, *copy;
+
+	if (atomic_load_explicit(&old->refs, memory_order_acquire) == 1)
+		return 0;
+	copy = malloc(sizeof(*copy));
+	if (!copy)
+		return -ENOMEM;
+	atomic_init(&copy->refs, 1);
+	copy->left = cfs_tree_ref(old->left);
+	copy->right = cfs_tree_ref(old->right);
+	copy->item = item_ref(old->item);
+	copy->prio = old->prio;
+	*link = copy;
+	cfs_tree_unref(old);
+	return 0;
+}
+
+/* Owns all nodes down to @key or to where it would be; the tree says the same
+ * before and after, also when it fails.  The link to the key, or to NULL. */
+static int own_path(struct cfs_tree **link, struct cfs_slice key,
+		    struct cfs_tree ***link_out)
+{
+	while (*link) {
+		int r = own(link);
+
+		if (r < 0)
+			return r;
+		r = cfs_tree_cmp(key, cfs_tree_item_key((*link)->item));
+		if (!r)
+			break;
+		link = r < 0 ? &(*link)->left : &(*link)->right;
+	}
+	*link_out = link;
+	return 0;
+}
+
+/* Puts @node where the heap wants it and splits what was there below it; the
+ * path is owned, the key is not in the tree. */
+static void insert(struct cfs_tree **link, struct cfs_tree *node)
+{
+	struct cfs_slice key = cfs_tree_item_key(node->item);
+	struct cfs_tree **l = &node->left, **r = &node->right, *cur;
+
+	while (*link && (*link)->prio >= node->prio)
+		link = cfs_tree_cmp(key, cfs_tree_item_key((*link)->item)) < 0
+			       ? &(*link)->left
+			       : &(*link)->right;
+	cur = *link;
+	*link = node;
+	while (cur) {
+		if (cfs_tree_cmp(key, cfs_tree_item_key(cur->item)) < 0) {
+			*r = cur;
+			r = &cur->left;
+			cur = *r;
+		} else {
+			*l = cur;
+			l = &cur->right;
+			cur = *l;
+		}
+	}
+	*l = NULL;
+	*r = NULL;
+}
+
+int cfs_tree_put(struct cfs_tree **root, struct cfs_slice key,
+		 const struct cfs_slice *val)
+{
+	struct cfs_tree_item *item = item_new(key, val);
+	struct cfs_tree **link, *node;
+	int r;
+
+	if (!item)
+		return -ENOMEM;
+	r = own_path(root, key, &link);
+	if (r < 0)
+		goto drop;
+	if (*link) {
+		item_unref((*link)->item);
+		(*link)->item = item;
+		return 0;
+	}
+	node = malloc(sizeof(*node));
+	r = -ENOMEM;
+	if (!node)
+		goto drop;
+	atomic_init(&node->refs, 1);
+	node->left = NULL;
+	node->right = NULL;
+	node->item = item;
+	node->prio = prio_of(key);
+	insert(root, node);
+	return 1;
+drop:
+	item_unref(item);
+	return r;
+}
+
+/* Joins two trees, all of @a before all of @b, at @link.  Takes both over. */
+static int join(struct cfs_tree **link, struct cfs_tree *a, struct cfs_tree *b)
+{
+	int r = 0;
+
+	while (a && b && !r) {
+		if (a->prio >= b->prio) {
+			r = own(&a);
+			*link = a;
+			link = &a->right;
+			a = r < 0 ? NULL : *link;
+		} else {
+			r = own(&b);
+			*link = b;
+			link = &b->left;
+			b = r < 0 ? NULL : *link;
+		}
+	}
+	if (r < 0) { /* @link is that of a node not owned: leave it be */
+		cfs_tree_unref(a);
+		cfs_tree_unref(b);
+		return r;
+	}
+	*link = a ? a : b;
+	return 0;
+}
+
+int cfs_tree_remove(struct cfs_tree **root, struct cfs_slice key)
+{
+	struct cfs_tree **link, *node;
+	int r;
+
+	if (!cfs_tree_get(*root, key))
+		return 0;
+	r = own_path(root, key, &link);
+	if (r < 0)
+		return r;
+	node = *link;
+	*link = NULL;
+	r = join(link, node->left, node->right);
+	item_unref(node->item);
+	free(node);
+	return r;
+}
