@@ -46,6 +46,9 @@ struct cfs_engine_ops {
 	/* As pread(2): short at the end only; -ENOENT.  Any thread. */
 	ssize_t (*read)(struct cfs_engine *engine, struct cfs_pack_id id,
 			void *buf, size_t len, uint64_t off);
+	/* Bytes written so far; -ENOENT. */
+	int (*size)(struct cfs_engine *engine, struct cfs_pack_id id,
+		    uint64_t *size_out);
 	/* In ascending order.  */
 	int (*list)(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg);
 	/* 0 or -ENOENT; reads under way still end well. */
@@ -98,10 +101,9 @@ void cfs_engine_mem_limit(struct cfs_engine *engine, uint64_t bytes);
  * arbitrary choice by @seed: some are missing, some torn, some replaced by
  * zeros or garbage, whatever their order.
  */
-size_t cfs_engine_mem_events(const struct cfs_engine *engine);
-struct cfs_engine *
-cfs_engine_mem_after_power_cut(const struct cfs_engine *engine, size_t events,
-			       uint64_t seed);
+size_t cfs_engine_mem_events(struct cfs_engine *engine);
+struct cfs_engine *cfs_engine_mem_after_power_cut(struct cfs_engine *engine,
+						  size_t events, uint64_t seed);
 /* The bytes of a pack, for tests that damage them; NULL: none. */
 uint8_t *cfs_engine_mem_bytes(struct cfs_engine *engine, struct cfs_pack_id id,
 			      size_t *len_out);

@@ -26,6 +26,7 @@ enum cfs_record_type {
 	CFS_RECORD_FOOTER = 7, /* the pack's table; last of a sealed pack */
 };
 
+#define CFS_RECORD_MUST_KNOW  0x80u /* flag: refuse if you do not know it */
 #define CFS_RECORD_HEAD_BYTES 72u
 #define CFS_RECORD_MAX	      (8u << 20) /* payload */
 #define CFS_PACK_BYTES	      (64u << 20)
@@ -90,6 +91,14 @@ enum cfs_scan_why {
 struct cfs_scan_end {
 	enum cfs_scan_why why;
 	struct cfs_position at; /* behind the last whole record */
+	/*
+	 * The highest group that any SYNCED or GROUP record calls synced, also
+	 * records behind @at and in younger packs that the chain does not hold;
+	 * and where.  More than what replay yielded: not a crash but damage,
+	 * at @at or at the start of the next pack.
+	 */
+	uint64_t synced;
+	uint32_t synced_pack;
 };
 /*
  * Records along the chain from @from (pack 0: from the first pack there is).
@@ -152,7 +161,20 @@ CFS_MUST_CHECK int cfs_packs_append(struct cfs_packs *packs,
 				    uint32_t raw_len, const struct iovec *iov,
 				    int n, struct cfs_place *place_out,
 				    struct cfs_position *at_out);
-/* Told of each record that had to be written again: it lies at @to now. */
+/*
+ * Told of each chunk and map record as it lies at @place, in the thread that
+ * appends it and before append returns: whoever keeps places does it here, or
+ * on_moved could come first.
+ */
+typedef void cfs_appended_fn(void *arg, const struct cfs_record *record,
+			     struct cfs_place place);
+void cfs_packs_on_appended(struct cfs_packs *packs, cfs_appended_fn *fn,
+			   void *arg);
+/*
+ * Told of each record that had to be written again: it lies at @to now.  @to
+ * with pack number 0: the bytes could not be read back and are lost.  Called
+ * from sync and from append of a BATCH or GROUP, in that thread.
+ */
 typedef void cfs_moved_fn(void *arg, const struct cfs_record *record,
 			  struct cfs_place from, struct cfs_place to);
 void cfs_packs_on_moved(struct cfs_packs *packs, cfs_moved_fn *fn, void *arg);
@@ -161,7 +183,9 @@ void cfs_packs_on_moved(struct cfs_packs *packs, cfs_moved_fn *fn, void *arg);
  * -ENOSPC, -EDQUOT) what was appended since the last success is in doubt; the
  * next call first writes those chunk and map records again into a new pack,
  * whose head leaves BATCH and GROUP records of that time behind (the caller
- * appends them again), and tells on_moved.  One caller at a time.
+ * appends them again), and tells on_moved.  One caller at a time.  An append of
+ * BATCH or GROUP that fails does the same, and so does a chunk's while a group
+ * is being appended: then the GROUP's append or the sync fails.
  */
 CFS_MUST_CHECK int cfs_packs_sync(struct cfs_packs *packs);
 /* Bytes appended and not yet synced; 0: sync would do nothing. */

@@ -1,0 +1,13 @@
+/* What all engines share. */
+#include "store/pack/engine.h"
+
+void cfs_engine_close(struct cfs_engine *engine)
+{
+	if (engine)
+		engine->ops->close(engine);
+}
+
+void cfs_engine_closep(struct cfs_engine **engine)
+{
+	cfs_engine_close(*engine);
+}

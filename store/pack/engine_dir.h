@@ -1,0 +1,25 @@
+/* Inside engine_dir: its state, and where refs are kept. */
+#ifndef CFS_PACK_ENGINE_DIR_H
+#define CFS_PACK_ENGINE_DIR_H
+
+#include <pthread.h>
+
+#include "store/pack/engine.h"
+
+struct cfs_fdcache;
+
+struct cfs_engine_dir {
+	struct cfs_engine base;
+	int dirfd; /* of the store; borrowed */
+	int packs_fd, refs_fd;
+	struct cfs_fdcache *files;
+	pthread_mutex_t ref_lock; /* one replacement at a time */
+};
+
+int cfs_engine_dir_ref_get(struct cfs_engine *engine, const char *name,
+			   struct cfs_buf *out);
+int cfs_engine_dir_ref_cas(struct cfs_engine *engine, const char *name,
+			   const struct cfs_buf *old,
+			   const struct cfs_buf *value);
+
+#endif
