@@ -12,9 +12,11 @@
 
 #include "fs/cli/daemon.h"
 #include "fs/cli/mount_options.h"
+#include "fs/cli/mount_store.h"
 #include "fs/cli/mountinfo.h"
 #include "fs/fuse/fuse.h"
 #include "fs/view/view.h"
+#include "store/core/store.h"
 #include "store/map/source.h"
 #include "store/util/error.h"
 
@@ -22,7 +24,8 @@ struct request {
 	const char *source_arg, *dir_arg;
 	char *source, *dir; /* real paths; owned */
 	struct cfs_mount_options options;
-	bool foreground, fake;
+	bool foreground, fake, helper;
+	bool is_store;
 };
 
 static void fini_request(struct request *q)
@@ -85,12 +88,7 @@ static int parse(int argc, char **argv, struct request *q)
 			break;
 		}
 	}
-	/* mount(8) says rw of its own accord. */
-	if (q->options.rw && !helper) {
-		fputs("ckptfs mount: option 'rw': a mount is read-only\n",
-		      stderr);
-		return CFS_EXIT_USAGE;
-	}
+	q->helper = helper;
 	if (argc - optind != 2)
 		return usage();
 	q->source_arg = argv[optind];
@@ -169,6 +167,17 @@ static int resolve(struct request *q, struct cfs_error *err)
 				"the source %s lies in %s, which the mount "
 				"would hide",
 				q->source, q->dir);
+#ifdef CFS_HAVE_STORE
+	r = cfs_store_probe(q->source);
+#endif
+	if (r < 0)
+		return cfs_fail(err, r, "%s: %s", q->source, strerror(-r));
+	q->is_store = r > 0;
+	/* mount(8) says rw of its own accord. */
+	if (!q->is_store && q->options.rw && !q->helper)
+		return cfs_fail(err, -EINVAL,
+				"option 'rw': the mount of a directory that is "
+				"no store is read-only");
 	return 0;
 }
 
@@ -225,6 +234,12 @@ static int serve(const struct request *q, struct cfs_error *err)
 
 	raise_file_limit();
 	tune_malloc();
+	cfs_fuse_block_signals();
+#ifdef CFS_HAVE_STORE
+	if (q->is_store)
+		return cfs_mount_store(q->source, &q->options, &fuse_options,
+				       err);
+#endif
 	r = cfs_source_dir_open(q->source, &source);
 	if (r < 0)
 		return cfs_fail(err, r, "%s: %s", q->source, strerror(-r));
@@ -275,17 +290,20 @@ static int run(int argc, char **argv)
 static const char help[] =
 	"usage: ckptfs mount [-f] [-o OPTIONS] SOURCE DIR\n"
 	"\n"
-	"Shows the directory SOURCE at DIR as it is, read-only, plus views: after\n"
-	"a run or a step, `@dp32` shows the same checkpoints as if 32 ranks had\n"
-	"saved them.  Returns when the mount answers; works as an ordinary user.\n"
-	"A mount whose daemon died is detached first.\n"
+	"Shows SOURCE at DIR, plus views: after a run or a step, `@dp32` shows the\n"
+	"same checkpoints as if 32 ranks had saved them.  A store (`ckptfs init`)\n"
+	"is writable: trainers save into DIR.  Any other directory is shown as it\n"
+	"is, read-only.  Returns when the mount answers; works as an ordinary\n"
+	"user.  A mount whose daemon died is detached first.\n"
 	"\n"
 	"  -f, --foreground   stay; messages go to stderr, Ctrl-C unmounts\n"
 	"  -o, --options OPTIONS   separated by commas:\n"
 	"       view=NAME     show this view of SOURCE as the mount's root\n"
 	"       allow_other   let other users in (permissions are checked)\n"
 	"       crc=full      compute every checksum in made files by reading\n"
-	"       cache=SIZE    memory for computed blocks (default 256M)\n"
+	"       cache=SIZE    memory for computed and decoded blocks (default\n"
+	"                     256M)\n"
+	"       ro            take no writes into a store\n"
 	"       direct_io     no page cache: faster streams, no shared mmap\n"
 	"       log=FILE      messages go there (default: syslog)\n"
 	"     mount(8)'s own (ro, nofail, noauto, _netdev, x-…) are accepted.\n"
@@ -293,4 +311,5 @@ static const char help[] =
 	"In fstab: /lustre/run1 /mnt/ckpt fuse.ckptfs noauto,view=@dp32 0 0\n";
 
 const struct cfs_verb cfs_verb_mount = {
-	"mount", "show a directory of checkpoints, with its views", help, run};
+	"mount", "show a store or a directory of checkpoints, with its views",
+	help, run};

@@ -7,7 +7,7 @@
 
 /*
  * What is meant for mount(8), systemd and fstab, or holds here anyhow: every
- * mount is read-only, nosuid and nodev.
+ * mount is nosuid and nodev.
  */
 static const char *const ignored[] = {
 	"auto",	       "noauto",	"nofail",
@@ -120,6 +120,7 @@ static int apply(struct cfs_mount_options *o, const char *name,
 		return set_flag(&o->noexec, name, value, err);
 	if (!value && (!strcmp(name, "rw") || !strcmp(name, "ro"))) {
 		o->rw = name[1] == 'w';
+		o->ro = !o->rw;
 		return 0;
 	}
 	if (is_ignored(name, value != NULL))

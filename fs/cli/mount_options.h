@@ -12,7 +12,7 @@ struct cfs_error;
 struct cfs_mount_options {
 	char *view, *log; /* owned */
 	bool allow_other, crc_full, direct_io, noexec;
-	bool rw;	    /* asked for; every mount is read-only */
+	bool rw, ro;	    /* asked for; of a directory all are read-only */
 	size_t cache_bytes; /* 0: the default */
 };
 

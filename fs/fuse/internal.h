@@ -8,10 +8,20 @@
 #include "fs/fuse/node.h"
 #include "fs/view/view.h"
 
+struct cfs_ns;
+
 struct cfs_mount {
 	struct cfs_views *views;
 	struct cfs_nodes *nodes;
 	bool direct_io;
+	/* Of a store only: */
+	struct cfs_ns *ns; /* NULL: a plain directory */
+	bool view_root;	   /* the root is a view's */
+	struct cfs_notify *notify;
+	struct cfs_handles *handles;
+	/* As cfs_mount_lookup(), or NULL for that. */
+	int (*lookup_in)(struct cfs_mount *mount, struct cfs_vnode *dir,
+			 const char *name, struct fuse_entry_param *out);
 };
 
 /*
@@ -37,6 +47,9 @@ static inline struct cfs_vnode *cfs_req_vnode(fuse_req_t req, fuse_ino_t ino)
 	return cfs_nodes_vnode(cfs_mount_of(req)->nodes, ino);
 }
 
+/* session.c */
+void cfs_on_init(void *data, struct fuse_conn_info *conn);
+
 /* ops_meta.c */
 /* Looks @name up and counts it as known to the kernel: undo with
  * cfs_nodes_forget(…, 1) where the reply does not reach it. */
@@ -60,12 +73,16 @@ void cfs_op_releasedir(fuse_req_t req, fuse_ino_t ino,
 		       struct fuse_file_info *fi);
 
 /* ops_read.c */
+/* A reply's buffer of this thread's, page-aligned; NULL: no memory. */
+char *cfs_scratch(size_t size);
 void cfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void cfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		 struct fuse_file_info *fi);
 void cfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 
 /* ops_xattr.c */
+void cfs_reply_xattr(fuse_req_t req, ssize_t n, const char *buf, size_t size);
+ssize_t cfs_pid_xattr(char *buf, size_t size);
 void cfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
 		     size_t size);
 void cfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);

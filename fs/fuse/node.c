@@ -1,6 +1,7 @@
 /*
  * The table of nodes: chains by the vnode's key.  A node's number is its
- * address; the kernel names a number only while it holds look-ups of it.
+ * address with the top bit set, which no address of a process has; the kernel
+ * names a number only while it holds look-ups of it.
  */
 #include "fs/fuse/node.h"
 
@@ -65,7 +66,8 @@ void cfs_nodes_free(struct cfs_nodes *nodes)
 
 static struct node *node_of(uint64_t number)
 {
-	return (struct node *)(uintptr_t)number; /* set by cfs_nodes_add() */
+	/* set by cfs_nodes_add() */
+	return (struct node *)(uintptr_t)(number & ~CFS_NODE_BIT);
 }
 
 /* ---- with the lock ---- */
@@ -135,7 +137,7 @@ int cfs_nodes_add(struct cfs_nodes *nodes, struct cfs_vnode *vnode,
 		old = node->vnode;
 		node->vnode = cfs_vnode_ref(vnode);
 		node->lookups++;
-		*number_out = (uint64_t)(uintptr_t)node;
+		*number_out = (uint64_t)(uintptr_t)node | CFS_NODE_BIT;
 		*generation_out = node->generation;
 	}
 	pthread_mutex_unlock(&nodes->lock);

@@ -13,6 +13,9 @@
 struct cfs_nodes; /* any thread */
 struct cfs_vnode;
 
+/* Set in every number but the root's: a store's inodes have it clear. */
+#define CFS_NODE_BIT (UINT64_C(1) << 63)
+
 /* The root has number 1 and is never forgotten; takes over @root. */
 struct cfs_nodes *cfs_nodes_new(struct cfs_vnode *root);
 void cfs_nodes_free(struct cfs_nodes *nodes);

@@ -21,6 +21,8 @@ int cfs_mount_lookup(struct cfs_mount *mount, struct cfs_vnode *dir,
 	uint64_t number = 0, generation = 0;
 	int r;
 
+	if (mount->lookup_in)
+		return mount->lookup_in(mount, dir, name, out);
 	r = cfs_vnode_lookup(dir, name, &child, NULL);
 	if (!r)
 		r = cfs_vnode_stat(child, &entry.attr, NULL);

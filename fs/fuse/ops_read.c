@@ -74,7 +74,7 @@ static void make_scratch_key(void)
 	(void)pthread_key_create(&scratch_key, free_scratch);
 }
 
-static char *scratch(size_t size)
+char *cfs_scratch(size_t size)
 {
 	struct scratch *s;
 
@@ -99,7 +99,7 @@ static char *scratch(size_t size)
 void cfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		 struct fuse_file_info *fi)
 {
-	char *buf = scratch(size);
+	char *buf = cfs_scratch(size);
 	ssize_t n;
 
 	(void)ino;

@@ -10,7 +10,7 @@
 
 #include "fs/fuse/fuse.h"
 
-static void reply(fuse_req_t req, ssize_t n, const char *buf, size_t size)
+void cfs_reply_xattr(fuse_req_t req, ssize_t n, const char *buf, size_t size)
 {
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
@@ -20,7 +20,7 @@ static void reply(fuse_req_t req, ssize_t n, const char *buf, size_t size)
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
-static ssize_t get_pid(char *buf, size_t size)
+ssize_t cfs_pid_xattr(char *buf, size_t size)
 {
 	char text[24];
 	int n = snprintf(text, sizeof(text), "%ld", (long)getpid());
@@ -44,10 +44,10 @@ void cfs_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name,
 	if (size && !buf)
 		n = -ENOMEM;
 	else if (ino == FUSE_ROOT_ID && !strcmp(name, CFS_FUSE_PID_XATTR))
-		n = get_pid(buf, size);
+		n = cfs_pid_xattr(buf, size);
 	else
 		n = cfs_vnode_getxattr(node, name, buf, size);
-	reply(req, n, buf, size);
+	cfs_reply_xattr(req, n, buf, size);
 }
 
 void cfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
@@ -61,5 +61,5 @@ void cfs_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		n = -ENOMEM;
 	else
 		n = cfs_vnode_listxattr(node, buf, size);
-	reply(req, n, buf, size);
+	cfs_reply_xattr(req, n, buf, size);
 }

@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include "fs/fuse/internal.h"
+#include "fs/fuse/ender.h"
+#include "fs/fuse/store.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/log.h"
@@ -23,7 +24,7 @@ enum {
 	BACKGROUND = 64,
 };
 
-static void on_init(void *data, struct fuse_conn_info *conn)
+void cfs_on_init(void *data, struct fuse_conn_info *conn)
 {
 	(void)data;
 	conn->max_read = MAX_IO;
@@ -33,15 +34,22 @@ static void on_init(void *data, struct fuse_conn_info *conn)
 	/* Replies come from memory: splicing them costs more than a copy. */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
 				  FUSE_CAP_SPLICE_MOVE);
-	/* A changed file is another node: pages are never dropped for times
-	 * or sizes that moved. */
+	/* Pages are never dropped for times or sizes that moved: a changed file
+	 * of a directory is another node, one of a store changes here only. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	/* Delays writes past close(2), and loses their order and errors. */
+	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
+	/* The kernel removes set-user-ID where it can. */
+	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+	/* O_TRUNC comes with the open: a small file's rewriting is one change.
+	 */
 	conn->want |= conn->capable &
-		      (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS);
+		      (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_CACHE_SYMLINKS |
+		       FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS);
 }
 
 static const struct fuse_lowlevel_ops ops = {
-	.init = on_init,
+	.init = cfs_on_init,
 	.lookup = cfs_op_lookup,
 	.forget = cfs_op_forget,
 	.forget_multi = cfs_op_forget_multi,
@@ -90,7 +98,8 @@ static int make_args(const struct cfs_fuse_options *o, struct fuse_args *args)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf opts = CFS_BUF_INIT;
 
-	cfs_buf_put_str(&opts, "ro,nosuid,nodev,default_permissions,"
+	cfs_buf_put_str(&opts, o->ns && !o->read_only ? "rw" : "ro");
+	cfs_buf_put_str(&opts, ",nosuid,nodev,default_permissions,"
 			       "subtype=ckptfs,fsname=");
 	put_escaped(&opts, o->source);
 	cfs_buf_printf(&opts, ",max_read=%d", MAX_IO);
@@ -153,7 +162,7 @@ static int loop(struct fuse_session *se)
 	fuse_loop_cfg_set_idle_threads(config, THREADS);
 	r = fuse_session_loop_mt(se, config);
 	fuse_loop_cfg_destroy(config);
-	/* Positive: ended by that signal, which is as good as umount. */
+	/* Positive: ended by a signal, which is as good as umount. */
 	return r < 0 ? r : 0;
 }
 
@@ -161,55 +170,115 @@ static int serve(struct fuse_session *se, const struct cfs_fuse_options *o,
 		 struct cfs_error *err)
 {
 	struct cfs_fuse_options copy = *o;
+	struct cfs_ender *ender;
 	pthread_t announcer;
 	int r;
 
 	if (fuse_session_mount(se, o->dir))
 		return cfs_fail(err, -EIO, "%s: cannot mount there", o->dir);
+	r = cfs_ender_start(se, o->dir, &ender);
+	if (r < 0)
+		goto out;
 	r = -pthread_create(&announcer, NULL, announce, &copy);
 	if (r < 0) {
-		fuse_session_unmount(se);
-		return r;
+		cfs_ender_stop(ender);
+		goto out;
 	}
 	r = loop(se);
 	if (r < 0)
 		cfs_log_err(r, "%s: the mount ended", o->dir);
+	cfs_ender_stop(ender);
 	/* Without the mount the announcer's stat() ends, too. */
 	fuse_session_unmount(se);
 	pthread_join(announcer, NULL);
+	return r;
+out:
+	fuse_session_unmount(se);
+	return r;
+}
+
+/* ---- over a store ---- */
+
+#ifdef CFS_HAVE_STORE
+static void invalidate(void *handle, uint64_t ino, const char *name)
+{
+	struct cfs_mount *mount = handle;
+
+	if (name)
+		cfs_notify_entry(mount->notify, ino, name);
+	else
+		cfs_notify_inode(mount->notify, ino);
+	cfs_notify_wait(mount->notify);
+}
+
+static int serve_store(struct fuse_session *se, struct cfs_mount *mount,
+		       const struct cfs_fuse_options *o, struct cfs_error *err)
+{
+	int r;
+
+	mount->lookup_in = cfs_store_lookup_in;
+	mount->handles = cfs_handles_new();
+	if (!mount->handles)
+		return -ENOMEM;
+	r = cfs_notify_start(se, &mount->notify);
+	if (!r && o->start)
+		r = o->start(o->service_arg, invalidate, mount, err);
+	if (!r) {
+		r = serve(se, o, err);
+		if (o->stop)
+			o->stop(o->service_arg);
+	}
+	cfs_notify_stop(mount->notify);
+	cfs_handles_free(mount->handles);
+	return r;
+}
+#endif
+
+static int run(struct cfs_mount *mount, const struct fuse_lowlevel_ops *table,
+	       const struct cfs_fuse_options *options, struct fuse_args *args,
+	       struct cfs_error *err)
+{
+	struct fuse_session *se;
+	int r;
+
+	se = fuse_session_new(args, table, sizeof(*table), mount);
+	if (!se)
+		return -ENOMEM;
+#ifdef CFS_HAVE_STORE
+	if (mount->ns)
+		r = serve_store(se, mount, options, err);
+	else
+#endif
+		r = serve(se, options, err);
+	fuse_session_destroy(se);
 	return r;
 }
 
 int cfs_fuse_run(struct cfs_views *views,
 		 const struct cfs_fuse_options *options, struct cfs_error *err)
 {
-	struct cfs_mount mount = {.views = views,
-				  .direct_io = options->direct_io};
+	struct cfs_mount mount = {
+		.views = views,
+		.direct_io = options->direct_io,
+		.ns = options->ns,
+		.view_root = options->view_root,
+	};
+	const struct fuse_lowlevel_ops *table = &ops;
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	struct fuse_session *se = NULL;
 	int r;
 
+#ifdef CFS_HAVE_STORE
+	if (mount.ns)
+		table = &cfs_store_ops;
+#endif
 	fuse_set_log_func(log_libfuse);
 	r = make_args(options, &args);
-	if (r < 0)
-		goto out_args;
-	r = -ENOMEM;
-	mount.nodes = cfs_nodes_new(cfs_views_root(views));
-	if (!mount.nodes)
-		goto out_args;
-	se = fuse_session_new(&args, &ops, sizeof(ops), &mount);
-	if (!se)
-		goto out_nodes;
-	r = -EIO;
-	if (fuse_set_signal_handlers(se))
-		goto out_session;
-	r = serve(se, options, err);
-	fuse_remove_signal_handlers(se);
-out_session:
-	fuse_session_destroy(se);
-out_nodes:
+	if (!r) {
+		mount.nodes = cfs_nodes_new(cfs_views_root(views));
+		r = mount.nodes ? run(&mount, table, options, &args, err)
+				: -ENOMEM;
+	}
 	cfs_nodes_free(mount.nodes);
-out_args:
 	fuse_opt_free_args(&args);
 	return r;
 }

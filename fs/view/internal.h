@@ -14,8 +14,9 @@ struct cfs_views {
 	struct cfs_blockcache *cache;
 	struct cfs_plans *plans;
 	struct cfs_notes *notes;
+	struct cfs_written *written;
 	char *source_path; /* real path, for the registry; or NULL */
-	bool crc_full, forget_trees;
+	bool crc_full, forget_trees, writable;
 	struct cfs_vnode *root;
 };
 
@@ -25,7 +26,7 @@ struct cfs_views {
  *            SOURCE      RUN_VIEW  STEP_VIEW      FILE           POINTER
  *   path     its own     the run   the step       the step       where it lies
  *   dev,     its own     the run's the step dir's -              -
- *   src_ino
+ *   src_ino                                                      0: made
  *   salt     the ino of the view it is shown in; 0 outside views
  *   view     -           the request, canonical …                -
  *   name     -           -         -              its name       -
@@ -63,7 +64,8 @@ struct cfs_vnode *cfs_vnode_new(struct cfs_views *views,
 int cfs_vnode_new_source(struct cfs_views *views, const char *path,
 			 const struct stat *st, uint64_t salt,
 			 struct cfs_vnode **out);
-uint64_t cfs_vnode_source_ino(const struct stat *st, uint64_t salt);
+uint64_t cfs_vnode_source_ino(const struct cfs_views *views,
+			      const struct stat *st, uint64_t salt);
 /* In the half of the number space that source objects never use. */
 uint64_t cfs_vnode_made_ino(uint64_t seed, const char *name);
 /* Does the source still have this vnode's object at its path?  0, -ESTALE,
@@ -119,6 +121,21 @@ int cfs_pointer_step(struct cfs_vnode *run, char name[256],
 		     struct cfs_error *err);
 /* `latest` inside a step's own view: ".". */
 int cfs_pointer_inside(struct cfs_vnode *step, struct cfs_vnode **out);
+
+/* ---- written.c: directories that are saved through a view ---- */
+
+enum cfs_written_state {
+	CFS_WRITTEN_NOT,
+	CFS_WRITTEN_ONCE, /* or seen whole, at the asked topology */
+	CFS_WRITTEN_NOW,  /* a moment ago */
+};
+struct cfs_written *cfs_written_new(void);
+void cfs_written_free(struct cfs_written *written);
+/* @ino: the directory's in the source; @salt: of the view. */
+void cfs_written_note(struct cfs_written *written, uint64_t ino, uint64_t salt,
+		      enum cfs_written_state state);
+enum cfs_written_state cfs_written_get(struct cfs_written *written,
+				       uint64_t ino, uint64_t salt);
 
 /* ---- notes.c: things said once, things known for a second ---- */
 

@@ -38,7 +38,7 @@ int cfs_view_new_run(struct cfs_views *views, const char *path,
 	node->st.st_mode = S_IFDIR;
 	/* The request, too: a registered name may come to mean another. */
 	node->ino = cfs_vnode_made_ino(
-		cfs_vnode_made_ino(cfs_vnode_source_ino(st, 0), name),
+		cfs_vnode_made_ino(cfs_vnode_source_ino(views, st, 0), name),
 		node->view);
 	node->salt = node->ino;
 	*out = node;
@@ -140,12 +140,20 @@ static int lookup_dir_in_run(struct cfs_vnode *run, const char *name,
 {
 	struct cfs_views *views = run->views;
 	struct cfs_plan plan = CFS_PLAN_INIT;
+	enum cfs_written_state written;
 	int r;
 
+	/* What is saved here, through this view, is not whole for a while. */
+	written = cfs_written_get(views->written, st->st_ino, run->salt);
+	if (written == CFS_WRITTEN_NOW)
+		return cfs_vnode_new_source(views, path, st, run->salt, out);
 	r = cfs_plans_get(views->plans, path, st, &run->request, &plan, err);
-	if (r < 0)
+	if (r < 0 && written == CFS_WRITTEN_NOT)
 		return r;
-	if (r > 0 || !plan.tree)
+	if (!r && !plan.tree && views->writable)
+		cfs_written_note(views->written, st->st_ino, run->salt,
+				 CFS_WRITTEN_ONCE);
+	if (r || !plan.tree)
 		r = cfs_vnode_new_source(views, path, st, run->salt, out);
 	else
 		r = cfs_view_new_step(views, path, st, &run->request, &plan,

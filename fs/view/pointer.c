@@ -165,6 +165,10 @@ static struct cfs_vnode *new_pointer(struct cfs_vnode *dir, const char *text,
 	node->st = *st;
 	node->st.st_ino = node->ino;
 	node->st.st_mode = S_IFREG | (st->st_mode & 0444);
+	if (S_ISREG(st->st_mode) && dir->views->writable) {
+		node->src_ino = st->st_ino; /* writing to it changes that */
+		node->st.st_mode = st->st_mode;
+	}
 	node->st.st_nlink = 1;
 	node->st.st_size = (off_t)strlen(text);
 	node->st.st_blocks = 1;

@@ -45,7 +45,8 @@ static int list_source(void *arg, const char *name, const struct stat *st)
 		l->has_pointer = true;
 	id.st_dev = l->dev;
 	if (number_known(l, name, st))
-		shown.st_ino = cfs_vnode_source_ino(&id, l->dir->salt);
+		shown.st_ino =
+			cfs_vnode_source_ino(l->dir->views, &id, l->dir->salt);
 	return l->fn(l->arg, name, &shown);
 }
 

@@ -61,6 +61,9 @@ struct cfs_views_options {
 			      more of them than memory); cfs_vnode_tree() is
 			      then NULL */
 	const char *source_path; /* for the registry of named views; or NULL */
+	bool writable; /* the caller passes writes on to the source: vnodes show
+			  its write bits, and files and links that are not made
+			  its inode numbers */
 };
 
 /* @source is borrowed. */
@@ -71,6 +74,9 @@ CFS_MUST_CHECK int cfs_views_open(struct cfs_source *source,
 void cfs_views_close(struct cfs_views *views); /* no vnode or handle is left */
 void cfs_views_closep(struct cfs_views **views);
 struct cfs_source *cfs_views_source(const struct cfs_views *views);
+/* The source's directory at @path, outside views. */
+CFS_MUST_CHECK int cfs_views_at(struct cfs_views *views, const char *path,
+				struct cfs_vnode **node_out);
 
 /* ---- vnodes ---- */
 
@@ -140,6 +146,21 @@ bool cfs_vhandle_version(const struct cfs_vhandle *handle,
 			 struct cfs_version *out);
 void cfs_vhandle_close(struct cfs_vhandle *handle);
 void cfs_vhandle_closep(struct cfs_vhandle **handle);
+
+/* ---- for a mount that writes ---- */
+
+uint64_t cfs_vnode_ino(const struct cfs_vnode *node);
+/* The source's inode number of what a change of @node changes: of a source's
+ * object, of a run behind its view, of the pointer behind a view's; 0 for what
+ * is made and cannot be changed. */
+uint64_t cfs_vnode_object(const struct cfs_vnode *node);
+/* That of the directory that a directory's own names are looked up in. */
+uint64_t cfs_vnode_dir_object(const struct cfs_vnode *dir);
+/* A change was made inside a directory that is shown in a run's view: it is
+ * shown as it is while it is being saved, whole or not. */
+void cfs_vnode_wrote(struct cfs_vnode *dir);
+/* -EROFS; says once, in the log, that @name (or NULL: @node itself) is made. */
+int cfs_vnode_refuse(struct cfs_vnode *node, const char *name);
 
 /* ---- for the verbs ---- */
 

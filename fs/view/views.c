@@ -118,12 +118,14 @@ int cfs_views_open(struct cfs_source *source,
 	views->source = source;
 	views->crc_full = options->crc_full;
 	views->forget_trees = options->forget_trees;
+	views->writable = options->writable;
 	views->pool = cfs_filepool_new(source);
 	views->cache = cfs_blockcache_new(options->block_cache_bytes
 						  ? options->block_cache_bytes
 						  : BLOCK_CACHE_BYTES);
 	views->notes = cfs_notes_new();
-	if (!views->pool || !views->cache || !views->notes)
+	views->written = cfs_written_new();
+	if (!views->pool || !views->cache || !views->notes || !views->written)
 		return -ENOMEM;
 	views->plans = cfs_plans_new(source, views->pool, views->crc_full);
 	if (!views->plans)
@@ -155,6 +157,7 @@ void cfs_views_close(struct cfs_views *views)
 	cfs_vnode_unref(views->root);
 	cfs_plans_free(views->plans);
 	cfs_notes_free(views->notes);
+	cfs_written_free(views->written);
 	cfs_filepool_free(views->pool);
 	cfs_blockcache_free(views->cache);
 	free(views->source_path);
@@ -174,4 +177,18 @@ struct cfs_source *cfs_views_source(const struct cfs_views *views)
 struct cfs_vnode *cfs_views_root(struct cfs_views *views)
 {
 	return cfs_vnode_ref(views->root);
+}
+
+int cfs_views_at(struct cfs_views *views, const char *path,
+		 struct cfs_vnode **node_out)
+{
+	struct stat st;
+	int r;
+
+	r = views->source->ops->stat(views->source, path, &st);
+	if (r < 0)
+		return r;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	return cfs_vnode_new_source(views, path, &st, 0, node_out);
 }

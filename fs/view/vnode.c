@@ -65,6 +65,45 @@ const char *cfs_vnode_source_path(const struct cfs_vnode *node)
 	return node->path;
 }
 
+uint64_t cfs_vnode_ino(const struct cfs_vnode *node)
+{
+	return node->ino;
+}
+
+uint64_t cfs_vnode_object(const struct cfs_vnode *node)
+{
+	switch (node->kind) {
+	case CFS_VNODE_SOURCE:
+	case CFS_VNODE_RUN_VIEW:
+	case CFS_VNODE_POINTER:
+		return node->src_ino;
+	default:
+		return 0;
+	}
+}
+
+uint64_t cfs_vnode_dir_object(const struct cfs_vnode *dir)
+{
+	return dir->src_ino;
+}
+
+void cfs_vnode_wrote(struct cfs_vnode *dir)
+{
+	if (dir->kind == CFS_VNODE_SOURCE && dir->salt)
+		cfs_written_note(dir->views->written, dir->src_ino, dir->salt,
+				 CFS_WRITTEN_NOW);
+}
+
+int cfs_vnode_refuse(struct cfs_vnode *node, const char *name)
+{
+	_cleanup_(cfs_freep) char *path = NULL;
+
+	path = cfs_path_join(node->path, name ? name : "");
+	cfs_notes_say(node->views->notes, path && *path ? path : ".",
+		      "made by a view, so it cannot be changed there");
+	return -EROFS;
+}
+
 struct cfs_tree *cfs_vnode_tree(const struct cfs_vnode *node)
 {
 	return node->tree;
@@ -85,12 +124,16 @@ char *cfs_path_join(const char *dir, const char *name)
  * Directories shown through a view get numbers of their own: one directory
  * under two names would be a loop to find(1) and to the kernel's dentries.
  */
-uint64_t cfs_vnode_source_ino(const struct stat *st, uint64_t salt)
+uint64_t cfs_vnode_source_ino(const struct cfs_views *views,
+			      const struct stat *st, uint64_t salt)
 {
 	uint64_t key[3] = {st->st_dev, st->st_ino,
 			   S_ISDIR(st->st_mode) ? salt : 0};
-	uint64_t ino = cfs_hash64(key, sizeof(key), 0) & ~MADE_BIT;
+	uint64_t ino;
 
+	if (views->writable && !S_ISDIR(st->st_mode))
+		return st->st_ino;
+	ino = cfs_hash64(key, sizeof(key), 0) & ~MADE_BIT;
 	return ino > 1 ? ino : ino + 2; /* 0 and 1 mean something else */
 }
 
@@ -110,7 +153,7 @@ int cfs_vnode_new_source(struct cfs_views *views, const char *path,
 	node->dev = st->st_dev;
 	node->src_ino = st->st_ino;
 	node->salt = salt;
-	node->ino = cfs_vnode_source_ino(st, salt);
+	node->ino = cfs_vnode_source_ino(views, st, salt);
 	node->st.st_mode = st->st_mode & S_IFMT;
 	if (!S_ISDIR(st->st_mode)) {
 		node->st = *st;
@@ -154,7 +197,8 @@ int cfs_vnode_stat(struct cfs_vnode *node, struct stat *st_out,
 	if (r < 0)
 		return r;
 	if (node->kind != CFS_VNODE_SOURCE) {
-		st.st_mode &= ~(mode_t)0222;
+		if (!node->views->writable || !cfs_vnode_object(node))
+			st.st_mode &= ~(mode_t)0222;
 		st.st_nlink = 1; /* says nothing about sub-directories */
 	}
 	st.st_ino = node->ino;

@@ -1,0 +1,31 @@
+/*
+ * Telling the kernel what to forget.  It may answer only when other requests
+ * are done, so a thread of its own does it, which holds no lock meanwhile.
+ */
+#ifndef CFS_FUSE_NOTIFY_H
+#define CFS_FUSE_NOTIFY_H
+
+#include <stdint.h>
+
+#include "store/util/base.h"
+
+struct cfs_notify;
+struct fuse_session;
+
+CFS_MUST_CHECK int cfs_notify_start(struct fuse_session *session,
+				    struct cfs_notify **notify_out);
+/* The loop has ended: what is queued is dropped. */
+void cfs_notify_stop(struct cfs_notify *notify);
+
+/* @name in directory @dir is another one now, or none.  Any thread. */
+void cfs_notify_entry(struct cfs_notify *notify, uint64_t dir,
+		      const char *name);
+/* Attributes of @node changed. */
+void cfs_notify_attr(struct cfs_notify *notify, uint64_t node);
+/* Attributes and bytes of @node changed. */
+void cfs_notify_inode(struct cfs_notify *notify, uint64_t node);
+/* Until the kernel has heard all of that, but not for long: it may be waiting
+ * for the very request that is being answered. */
+void cfs_notify_wait(struct cfs_notify *notify);
+
+#endif

@@ -1,0 +1,206 @@
+/* Names made, removed and moved. */
+#include "fs/fuse/store.h"
+
+#include <stdio.h>
+
+static struct cfs_ns_cred cred_of(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct cfs_ns_cred){.uid = ctx->uid, .gid = ctx->gid};
+}
+
+/* What was made in @dir is counted as looked up in the store; in a view's
+ * directory the kernel may know it by a node instead. */
+static void reply_made(fuse_req_t req, const struct cfs_target *dir,
+		       const char *name, const struct stat *st)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	struct fuse_entry_param entry;
+	int r;
+
+	cfs_target_changed(mount, dir, name, false);
+	if (!dir->view || !S_ISDIR(st->st_mode)) {
+		cfs_store_entry(st, dir->view != NULL, &entry);
+		cfs_store_reply_entry(req, &entry);
+		return;
+	}
+	cfs_ns_forget(mount->ns, st->st_ino, 1);
+	r = cfs_store_lookup_in(mount, dir->view, name, &entry);
+	if (r < 0) {
+		cfs_reply_result(req, r);
+		return;
+	}
+	if (entry.ino & CFS_NODE_BIT) { /* a step may be saved in it now */
+		_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *made =
+			cfs_nodes_vnode(mount->nodes, entry.ino);
+
+		cfs_vnode_wrote(made);
+	}
+	cfs_store_reply_entry(req, &entry);
+}
+
+void cfs_store_op_mknod(fuse_req_t req, fuse_ino_t dir, const char *name,
+			mode_t mode, dev_t rdev)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
+	struct cfs_ns_cred cred = cred_of(req);
+	struct stat st;
+	int r;
+
+	r = cfs_target_dir(mount, dir, name, &t);
+	if (!r)
+		r = cfs_ns_mknod(mount->ns, &cred, t.ino, name, mode, rdev,
+				 &st);
+	if (r < 0)
+		cfs_reply_result(req, r);
+	else
+		reply_made(req, &t, name, &st);
+}
+
+void cfs_store_op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name,
+			mode_t mode)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
+	struct cfs_ns_cred cred = cred_of(req);
+	struct stat st;
+	int r;
+
+	r = cfs_target_dir(mount, dir, name, &t);
+	if (!r)
+		r = cfs_ns_mkdir(mount->ns, &cred, t.ino, name, mode, &st);
+	if (r < 0)
+		cfs_reply_result(req, r);
+	else
+		reply_made(req, &t, name, &st);
+}
+
+void cfs_store_op_symlink(fuse_req_t req, const char *target, fuse_ino_t dir,
+			  const char *name)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
+	struct cfs_ns_cred cred = cred_of(req);
+	struct stat st;
+	int r;
+
+	r = cfs_target_dir(mount, dir, name, &t);
+	if (!r)
+		r = cfs_ns_symlink(mount->ns, &cred, t.ino, name, target, &st);
+	if (r < 0)
+		cfs_reply_result(req, r);
+	else
+		reply_made(req, &t, name, &st);
+}
+
+void cfs_store_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir,
+		       const char *name)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
+	_cleanup_(cfs_target_fini) struct cfs_target from = CFS_TARGET_INIT;
+	struct stat st;
+	int r;
+
+	r = cfs_target_inode(mount, ino, &from);
+	if (!r && from.view)
+		r = -EPERM; /* a pointer as a view shows it, or a directory */
+	if (!r)
+		r = cfs_target_dir(mount, dir, name, &t);
+	if (!r)
+		r = cfs_ns_link(mount->ns, from.ino, t.ino, name, &st);
+	if (r < 0)
+		cfs_reply_result(req, r);
+	else
+		reply_made(req, &t, name, &st);
+}
+
+static void remove_name(fuse_req_t req, fuse_ino_t dir, const char *name,
+			int (*remove)(struct cfs_ns *ns, uint64_t dir,
+				      const char *name))
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
+	int r;
+
+	r = cfs_target_dir(mount, dir, name, &t);
+	if (!r && (t.view || name[0] == '@'))
+		r = cfs_target_check(mount, &t, name);
+	if (!r)
+		r = remove(mount->ns, t.ino, name);
+	if (!r && t.view) {
+		cfs_target_changed(mount, &t, name, true);
+		cfs_notify_wait(mount->notify);
+	}
+	cfs_reply_result(req, r);
+}
+
+void cfs_store_op_unlink(fuse_req_t req, fuse_ino_t dir, const char *name)
+{
+	remove_name(req, dir, name, cfs_ns_unlink);
+}
+
+void cfs_store_op_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name)
+{
+	remove_name(req, dir, name, cfs_ns_rmdir);
+}
+
+/* ---- moving ---- */
+
+/* May @new_name be replaced?  What is not there may. */
+static int check_new(struct cfs_mount *mount, const struct cfs_target *dir,
+		     const char *name)
+{
+	int r;
+
+	if (!dir->view)
+		return 0; /* also `@…`: a real name wins */
+	r = cfs_target_check(mount, dir, name);
+	return r == -ENOENT ? 0 : r;
+}
+
+static void tell_moved(struct cfs_mount *mount, const struct cfs_target *from,
+		       const char *name, const struct cfs_target *to,
+		       const char *new_name)
+{
+	cfs_target_changed(mount, from, name, true);
+	cfs_target_changed(mount, to, new_name, true);
+	/* What the kernel moves into a view keeps the number that it had. */
+	if (to->view)
+		cfs_notify_entry(mount->notify, to->node, new_name);
+	if (from->view) /* exchanged */
+		cfs_notify_entry(mount->notify, from->node, name);
+	/* Between a view's directory and the store's the kernel holds locks
+	 * that the news wait for. */
+	if (from->view && to->view)
+		cfs_notify_wait(mount->notify);
+}
+
+void cfs_store_op_rename(fuse_req_t req, fuse_ino_t dir, const char *name,
+			 fuse_ino_t new_dir, const char *new_name,
+			 unsigned flags)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+	_cleanup_(cfs_target_fini) struct cfs_target from = CFS_TARGET_INIT;
+	_cleanup_(cfs_target_fini) struct cfs_target to = CFS_TARGET_INIT;
+	int r = 0;
+
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+		r = -EINVAL;
+	if (!r)
+		r = cfs_target_dir(mount, dir, name, &from);
+	if (!r)
+		r = cfs_target_dir(mount, new_dir, new_name, &to);
+	if (!r && (from.view || name[0] == '@'))
+		r = cfs_target_check(mount, &from, name);
+	if (!r)
+		r = check_new(mount, &to, new_name);
+	if (!r)
+		r = cfs_ns_rename(mount->ns, from.ino, name, to.ino, new_name,
+				  flags);
+	if (!r && (from.view || to.view))
+		tell_moved(mount, &from, name, &to, new_name);
+	cfs_reply_result(req, r);
+}
