@@ -173,11 +173,6 @@ static int resolve(struct request *q, struct cfs_error *err)
 	if (r < 0)
 		return cfs_fail(err, r, "%s: %s", q->source, strerror(-r));
 	q->is_store = r > 0;
-	/* mount(8) says rw of its own accord. */
-	if (!q->is_store && q->options.rw && !q->helper)
-		return cfs_fail(err, -EINVAL,
-				"option 'rw': the mount of a directory that is "
-				"no store is read-only");
 	return 0;
 }
 
@@ -257,6 +252,13 @@ static int mount_it(struct request *q)
 	r = resolve(q, &err);
 	if (r < 0)
 		return failed(q->dir_arg, r, &err);
+	/* mount(8) says rw of its own accord. */
+	if (!q->is_store && q->options.rw && !q->helper) {
+		fputs("ckptfs mount: option 'rw': the mount of a directory "
+		      "that is no store is read-only\n",
+		      stderr);
+		return CFS_EXIT_USAGE;
+	}
 	if (q->fake)
 		return CFS_EXIT_OK;
 	r = cfs_daemon_log(q->options.log, q->foreground);
