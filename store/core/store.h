@@ -84,6 +84,10 @@ const struct cfs_store_config *cfs_store_config(const struct cfs_store *store);
 const char *cfs_store_path(const struct cfs_store *store);
 /* The last process that had it open did not close it. */
 bool cfs_store_was_unclean(const struct cfs_store *store);
+/* For the one who finds the store in use: it is mounted at @dir (NULL:
+ * nowhere); again after fork(), as this process's number is kept, too. */
+CFS_MUST_CHECK int cfs_store_set_mount(struct cfs_store *store,
+				       const char *dir);
 /* Names of logged keys and values: change them only between enter and leave
  * (shared: any number of threads; a group is cut when nobody is inside). */
 void cfs_store_enter(struct cfs_store *store);

@@ -1,0 +1,82 @@
+/* One process has a store open: flock on STORE/lock, which says who. */
+#include "store/core/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+
+#include "store/util/error.h"
+
+/* The lock file: the pid, then the directory it is mounted at or nothing. */
+static int write_holder(int fd, const char *mount)
+{
+	char text[4200];
+	int len;
+
+	len = snprintf(text, sizeof(text), "%ld\n%s\n", (long)getpid(), mount);
+	if (len < 0 || (size_t)len >= sizeof(text))
+		return -ENAMETOOLONG;
+	if (ftruncate(fd, 0) < 0)
+		return -errno;
+	if (pwrite(fd, text, (size_t)len, 0) != len)
+		return errno ? -errno : -EIO;
+	return 0;
+}
+
+static int busy(int fd, const char *path, struct cfs_error *err)
+{
+	char text[4200], *mount;
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	long pid;
+
+	text[n > 0 ? n : 0] = '\0';
+	pid = strtol(text, &mount, 10);
+	mount += strspn(mount, "\n");
+	mount[strcspn(mount, "\n")] = '\0';
+	if (pid <= 0)
+		return cfs_fail(err, -EBUSY,
+				"store %s is in use by another process", path);
+	if (!*mount)
+		return cfs_fail(err, -EBUSY,
+				"store %s is in use by process %ld", path, pid);
+	return cfs_fail(err, -EBUSY,
+			"store %s is in use by process %ld (mounted at %s)",
+			path, pid, mount);
+}
+
+int cfs_lock_take(int dirfd, const char *path, int *fd_out,
+		  struct cfs_error *err)
+{
+	_cleanup_(cfs_closep) int fd = -1;
+
+	fd = openat(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+		    0644);
+	if (fd < 0) {
+		int r = -errno;
+
+		return cfs_fail(err, r, "%s/lock cannot be opened: %s", path,
+				strerror(-r));
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int r = -errno;
+
+		if (r == -EWOULDBLOCK)
+			return busy(fd, path, err);
+		return cfs_fail(err, r, "%s/lock cannot be locked: %s", path,
+				strerror(-r));
+	}
+	/* Only words for whoever finds it locked: a full disk is no reason
+	 * not to open. */
+	(void)write_holder(fd, "");
+	*fd_out = cfs_steal_fd(&fd);
+	return 0;
+}
+
+int cfs_store_set_mount(struct cfs_store *store, const char *dir)
+{
+	return store->lock_fd < 0
+		       ? 0
+		       : write_holder(store->lock_fd, dir ? dir : "");
+}

@@ -1,0 +1,328 @@
+/* Opening: lock, log, recovery, threads; and closing in reverse. */
+#include "store/core/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/util/error.h"
+#include "store/util/log.h"
+
+#define CACHE_BYTES	(256u << 20)
+#define IN_FLIGHT_BYTES (64u << 20)
+#define SLAB_BYTES	(4u << 20) /* room is asked for in such steps */
+
+static void take_options(struct cfs_store *s, const struct cfs_store_options *o)
+{
+	if (o)
+		s->options = *o;
+	if (!s->options.cache_bytes)
+		s->options.cache_bytes = CACHE_BYTES;
+	if (!s->options.in_flight_bytes)
+		s->options.in_flight_bytes = IN_FLIGHT_BYTES;
+	if (!s->config.sync_seconds)
+		s->config.sync_seconds = 5;
+	s->config.version = CFS_STORE_VERSION;
+	s->config.frame_bytes = CFS_FRAME_BYTES;
+	s->config.chunk_bytes = CFS_CHUNK_BYTES;
+}
+
+static struct cfs_store *store_new(const struct cfs_store_options *options)
+{
+	struct cfs_store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->dirfd = s->lock_fd = -1;
+	take_options(s, options);
+	if (cfs_group_init(s) < 0 || cfs_pending_init(s) < 0) {
+		cfs_pending_fini(s);
+		cfs_group_fini(s);
+		free(s);
+		return NULL;
+	}
+	return s;
+}
+
+/* Threads first: they use what comes after. */
+static void store_free(struct cfs_store *s)
+{
+	cfs_group_stop_thread(s);
+	cfs_pending_fini(s);
+	cfs_levels_free(s->levels);
+	cfs_packs_close(s->packs);
+	if (s->index)
+		cfs_index_close(s->index);
+	if (s->engine)
+		cfs_engine_close(s->engine);
+	cfs_framecache_free(s->cache);
+	cfs_config_fini(&s->config);
+	cfs_closep(&s->lock_fd);
+	cfs_closep(&s->dirfd);
+	cfs_group_fini(s);
+	free(s->path);
+	free(s);
+}
+
+static void store_freep(struct cfs_store **s)
+{
+	if (*s)
+		store_free(*s);
+}
+
+/* ---- the index ---- */
+
+static int remove_one(const char *path, const struct stat *st, int type,
+		      struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path) < 0 ? -errno : 0;
+}
+
+static int index_path(const struct cfs_store *s, char *out, size_t size)
+{
+	int n = snprintf(out, size, "%s/index", s->path);
+
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+static int index_delete(const char *path)
+{
+	int r = nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+
+	return r < 0 && errno == ENOENT ? 0 : r;
+}
+
+/* A damaged one is as good as none. */
+static int index_open(struct cfs_store *s, struct cfs_error *err)
+{
+	char path[4096];
+	int r = index_path(s, path, sizeof(path));
+
+	if (r < 0)
+		return cfs_fail(err, r, "%s: path too long", s->path);
+	r = cfs_index_rocksdb_open(path, &s->index, err);
+	if (r != -EBADMSG)
+		return r;
+	cfs_log(CFS_LOG_WARN, "store %s: the index is damaged; rebuilding",
+		s->path);
+	r = index_delete(path);
+	if (r < 0)
+		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
+				strerror(-r));
+	return cfs_index_rocksdb_open(path, &s->index, err);
+}
+
+/* Every key one by one: an index that was handed in. */
+static int index_empty(struct cfs_index *index)
+{
+	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
+	_cleanup_(cfs_index_iter_freep) struct cfs_index_iter *it = NULL;
+	static const struct cfs_slice all = {"", 0};
+	struct cfs_slice key, val;
+	int r;
+
+	r = index->ops->iter_new(index, all, all, &it);
+	if (r < 0)
+		return r;
+	while ((r = it->ops->next(it, &key, &val)) > 0)
+		cfs_batch_del(&batch, key);
+	if (r == 0 && batch.bytes.failed)
+		r = -ENOMEM;
+	if (r == 0 && batch.count)
+		r = index->ops->commit(index, &batch);
+	return r;
+}
+
+static int index_renew(struct cfs_store *s, struct cfs_error *err)
+{
+	char path[4096];
+	int r;
+
+	if (s->dirfd < 0)
+		return index_empty(s->index);
+	r = index_path(s, path, sizeof(path));
+	if (r < 0)
+		return r;
+	cfs_index_close(cfs_steal(s->index));
+	r = index_delete(path);
+	if (r < 0)
+		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
+				strerror(-r));
+	return cfs_index_rocksdb_open(path, &s->index, err);
+}
+
+static int rebuild(struct cfs_store *s, struct cfs_recovered *found,
+		   struct cfs_error *err)
+{
+	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
+	struct cfs_applied a;
+	int r;
+
+	r = index_renew(s, err);
+	if (r == 0)
+		r = cfs_replay(s, true, found, err);
+	if (r == 0)
+		r = cfs_rebuild_objects(s, found->end, err);
+	if (r < 0 || !found->group)
+		return r;
+	a = (struct cfs_applied){found->group, found->end, found->digest};
+	cfs_applied_put(&batch, &a);
+	if (batch.bytes.failed)
+		return -ENOMEM;
+	return s->index->ops->commit(s->index, &batch);
+}
+
+static int recover(struct cfs_store *s, struct cfs_error *err)
+{
+	struct cfs_recovered found = {.clean = true};
+	struct cfs_error own = {""};
+	int r;
+
+	r = cfs_replay(s, false, &found, &own);
+	if (r == -ESTALE) {
+		memset(own.text, 0, sizeof(own.text));
+		r = rebuild(s, &found, &own);
+	}
+	if (r < 0)
+		return cfs_fail(err, r, "store %s: %s", s->path,
+				own.text[0] ? own.text : strerror(-r));
+	s->recovered_end = found.end;
+	s->recovered_snapshot = found.snapshot;
+	s->group_digest = found.digest;
+	s->last_clean = found.clean;
+	s->unclean = !found.clean;
+	atomic_store_explicit(&s->group, found.group, memory_order_relaxed);
+	return 0;
+}
+
+/* Engine and index are there. */
+static int open_rest(struct cfs_store *s, struct cfs_error *err)
+{
+	struct cfs_packs_options po = {.pack_bytes = s->options.pack_bytes};
+	int r;
+
+	s->slab = SLAB_BYTES;
+	if (po.pack_bytes) {
+		s->slab = CFS_MIN(s->slab, po.pack_bytes);
+		po.reserve_bytes = 2 * po.pack_bytes;
+	}
+	memcpy(po.uuid, s->config.uuid, sizeof(po.uuid));
+	r = cfs_packs_open(s->engine, &po, &s->packs, err);
+	if (r < 0)
+		return r;
+	cfs_packs_on_moved(s->packs, cfs_append_moved, s);
+	s->cache = cfs_framecache_new(s->options.cache_bytes);
+	if (!s->cache)
+		return cfs_fail(err, -ENOMEM, "out of memory");
+	r = recover(s, err);
+	if (r < 0)
+		return r;
+	/* not before: recovery may put another index in the place of this */
+	s->levels = cfs_levels_new(s->index);
+	if (!s->levels)
+		return cfs_fail(err, -ENOMEM, "out of memory");
+	if (s->options.no_sync_thread)
+		return 0;
+	r = cfs_group_start_thread(s);
+	return r < 0 ? cfs_fail(err, r, "no thread: %s", strerror(-r)) : 0;
+}
+
+int cfs_store_open(const char *path, const struct cfs_store_options *options,
+		   struct cfs_store **store_out, struct cfs_error *err)
+{
+	_cleanup_(store_freep) struct cfs_store *s = store_new(options);
+	int r;
+
+	if (s)
+		s->path = realpath(path, NULL);
+	if (!s || (!s->path && errno == ENOMEM))
+		return cfs_fail(err, -ENOMEM, "out of memory");
+	if (s->path)
+		s->dirfd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->dirfd < 0) {
+		r = -errno;
+		return cfs_fail(err, r, "%s: %s", path, strerror(-r));
+	}
+	r = cfs_config_read(s->dirfd, path, &s->config, err);
+	if (r == 0)
+		r = cfs_lock_take(s->dirfd, path, &s->lock_fd, err);
+	if (r == 0)
+		r = cfs_engine_dir_open(s->dirfd, &s->engine, err);
+	if (r == 0)
+		r = index_open(s, err);
+	if (r == 0)
+		r = open_rest(s, err);
+	if (r < 0)
+		return r;
+	*store_out = cfs_steal(s);
+	return 0;
+}
+
+int cfs_store_open_engine(struct cfs_engine *engine, struct cfs_index *index,
+			  const struct cfs_store_options *options,
+			  struct cfs_store **store_out, struct cfs_error *err)
+{
+	_cleanup_(store_freep) struct cfs_store *s = store_new(options);
+	int r;
+
+	if (!s) {
+		cfs_engine_close(engine);
+		cfs_index_close(index);
+		return cfs_fail(err, -ENOMEM, "out of memory");
+	}
+	s->engine = engine;
+	s->index = index;
+	s->path = strdup("");
+	if (!s->path)
+		return cfs_fail(err, -ENOMEM, "out of memory");
+	r = open_rest(s, err);
+	if (r < 0)
+		return r;
+	*store_out = cfs_steal(s);
+	return 0;
+}
+
+int cfs_store_close(struct cfs_store *store)
+{
+	int r;
+
+	if (!store)
+		return 0;
+	cfs_group_stop_thread(store);
+	r = cfs_group_commit(store, CFS_WISH_CLEAN);
+	if (r < 0)
+		(void)cfs_log_err(r, "store %s: the last commit failed",
+				  store->path);
+	store_free(store);
+	return r;
+}
+
+void cfs_store_closep(struct cfs_store **store)
+{
+	(void)cfs_store_close(*store);
+}
+
+const struct cfs_store_config *cfs_store_config(const struct cfs_store *store)
+{
+	return &store->config;
+}
+
+const char *cfs_store_path(const struct cfs_store *store)
+{
+	return store->path;
+}
+
+bool cfs_store_was_unclean(const struct cfs_store *store)
+{
+	return store->unclean;
+}
+
+struct cfs_levels *cfs_store_levels(struct cfs_store *store)
+{
+	return store->levels;
+}

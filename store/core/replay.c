@@ -1,0 +1,515 @@
+/*
+ * Recovery: what the log says becomes what the index says (store/FORMAT.md,
+ * "Sync and recovery").
+ *
+ * The scan goes along the chain once.  A group is applied when the next one is
+ * found, which says that it was synced; the last one (`tip`) at the end, when a
+ * SYNCED record vouches for it or all that was appended for it is intact.
+ */
+#include "store/core/replay_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "store/util/endian.h"
+#include "store/util/error.h"
+#include "store/util/log.h"
+
+static struct cfs_position behind(struct cfs_position at, uint32_t payload_len)
+{
+	at.off += CFS_RECORD_HEAD_BYTES + payload_len;
+	return at;
+}
+
+/* ---- what was seen since the last GROUP ---- */
+
+static int push(struct cfs_seen **items, size_t *n, size_t *cap,
+		const struct cfs_record *record, struct cfs_place place)
+{
+	if (*n == *cap) {
+		size_t more = *cap ? *cap * 2 : 64;
+		struct cfs_seen *p = realloc(*items, more * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		*items = p;
+		*cap = more;
+	}
+	(*items)[(*n)++] = (struct cfs_seen){*record, place};
+	return 0;
+}
+
+static int push_seen(struct cfs_seen_list *l, const struct cfs_record *record,
+		     struct cfs_place place)
+{
+	return push(&l->items, &l->n, &l->cap, record, place);
+}
+
+static void seen_free(struct cfs_seen_list *l)
+{
+	free(l->items);
+	*l = (struct cfs_seen_list){NULL, 0, 0};
+}
+
+/* All of @from behind what @to has. */
+static int seen_append(struct cfs_seen_list *to, struct cfs_seen_list *from)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r == 0 && i < from->n; i++)
+		r = push_seen(to, &from->items[i].record, from->items[i].place);
+	from->n = 0;
+	return r;
+}
+
+/* ---- applying ---- */
+
+static int read_payload(struct replay *rp, struct cfs_place place,
+			struct cfs_buf *out)
+{
+	uint8_t *p;
+
+	cfs_buf_reset(out);
+	p = cfs_buf_grow(out, place.len);
+	if (!p)
+		return -ENOMEM;
+	return cfs_packs_read(rp->store->packs, place, 0, p, place.len);
+}
+
+static int add_change(void *arg, struct cfs_slice key,
+		      const struct cfs_slice *val)
+{
+	struct cfs_batch *batch = arg;
+
+	/* Derived keys are made from records, whoever writes them. */
+	if (!cfs_key_is_logged(key))
+		return -EBADMSG;
+	if (val)
+		cfs_batch_put(batch, key, *val);
+	else
+		cfs_batch_del(batch, key);
+	return 0;
+}
+
+static int index_commit(struct replay *rp, const struct cfs_batch *batch)
+{
+	struct cfs_index *index = rp->store->index;
+
+	if (batch->bytes.failed)
+		return -ENOMEM;
+	return batch->count ? index->ops->commit(index, batch) : 0;
+}
+
+/* A rebuild has no `t` until its end, so it may apply a group in pieces. */
+static int apply_batches(struct replay *rp, struct cfs_batch *batch)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf payload = CFS_BUF_INIT;
+	size_t i;
+	int r;
+
+	/* A snapshot on the way is the state there is already. */
+	if (rp->tip.flags & CFS_GROUP_SNAPSHOT && rp->any_applied)
+		return 0;
+	for (i = 0; i < rp->tip_batches.n; i++) {
+		r = read_payload(rp, rp->tip_batches.items[i].place, &payload);
+		if (r == 0)
+			r = cfs_batch_each(payload.data + 8, payload.len - 8,
+					   add_change, batch);
+		if (r == 0 && rp->rebuild) {
+			r = index_commit(rp, batch);
+			cfs_batch_fini(batch);
+			*batch = (struct cfs_batch)CFS_BATCH_INIT;
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int apply_tip(struct replay *rp)
+{
+	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
+	struct cfs_applied a = {rp->tip.number, rp->tip.end, rp->tip.digest};
+	size_t i;
+	int r;
+
+	if (rp->tip_applied)
+		return 0;
+	r = apply_batches(rp, &batch);
+	if (r < 0)
+		return r;
+	if (!rp->rebuild) {
+		for (i = 0; i < rp->tip_objects.n; i++)
+			cfs_rebuild_put(&batch,
+					&rp->tip_objects.items[i].record,
+					rp->tip_objects.items[i].place);
+		cfs_applied_put(&batch, &a);
+	}
+	r = index_commit(rp, &batch);
+	if (r < 0)
+		return r;
+	rp->tip_applied = rp->any_applied = true;
+	rp->tip_objects.n = 0;
+	rp->tip_batches.n = 0;
+	if (rp->store->options.progress)
+		rp->store->options.progress(rp->store->options.progress_arg,
+					    rp->tip.number, 0, "replaying");
+	return 0;
+}
+
+/* ---- GROUP records ---- */
+
+/* The last @n batches seen are those of the group: 1 yes, 0 no. */
+static int batches_fit(struct replay *rp, const struct cfs_group_record *g)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf payload = CFS_BUF_INIT;
+	struct cfs_digester *d;
+	struct cfs_digest is;
+	size_t i;
+	int r = 1;
+
+	if (rp->batches.n < g->n_batches)
+		return 0;
+	d = cfs_digester_new();
+	if (!d)
+		return -ENOMEM;
+	for (i = rp->batches.n - g->n_batches; r > 0 && i < rp->batches.n;
+	     i++) {
+		r = read_payload(rp, rp->batches.items[i].place, &payload);
+		if (r < 0)
+			break;
+		cfs_digester_add(d, payload.data, payload.len);
+		r = payload.len >= 8 && cfs_get_le64(payload.data) == g->number;
+	}
+	cfs_digester_end(d, &is);
+	cfs_digester_free(d);
+	if (r <= 0)
+		return r;
+	return cfs_digest_cmp(&is, &g->batches) == 0;
+}
+
+/* What was seen belongs to the tip now. */
+static int take_seen(struct replay *rp, uint32_t n_batches)
+{
+	size_t skip = rp->batches.n - n_batches, i;
+	int r = 0;
+
+	rp->tip_batches.n = 0;
+	for (i = skip; r == 0 && i < rp->batches.n; i++)
+		r = push_seen(&rp->tip_batches, &rp->batches.items[i].record,
+			      rp->batches.items[i].place);
+	rp->batches.n = 0;
+	if (r == 0)
+		r = seen_append(&rp->tip_objects, &rp->objects);
+	return r;
+}
+
+/* The newest snapshot, this group included. */
+static struct cfs_position snapshot_of(const struct replay *rp,
+				       const struct cfs_group_record *g,
+				       struct cfs_position at)
+{
+	if (!(g->flags & CFS_GROUP_SNAPSHOT))
+		return rp->before.snapshot;
+	return g->n_batches ? rp->batches_at : at;
+}
+
+static int new_tip(struct replay *rp, const struct cfs_group_record *g,
+		   const struct cfs_digest *digest, struct cfs_position at,
+		   bool replaces)
+{
+	int r;
+
+	if (!replaces) {
+		r = apply_tip(rp);
+		if (r < 0)
+			return r;
+		rp->before = rp->tip;
+		rp->tip_objects.n = 0;
+	}
+	rp->tip = (struct cfs_tip){
+		.number = g->number,
+		.digest = *digest,
+		.prev = g->prev,
+		.end = behind(at, CFS_GROUP_BYTES),
+		.snapshot = snapshot_of(rp, g, at),
+		.flags = g->flags,
+	};
+	/* A pack's head names a snapshot that is durable. */
+	if (rp->from_snapshot && !rp->have_tip)
+		rp->synced = CFS_MAX(rp->synced, g->number);
+	rp->tip_applied = false;
+	rp->have_tip = true;
+	rp->trailing = false;
+	return take_seen(rp, g->n_batches);
+}
+
+/* An index that caught up begins a bit before the group it has applied, and
+ * must meet it: else the log is not the one it was made from. */
+static int meet(struct replay *rp, const struct cfs_group_record *g,
+		const struct cfs_digest *digest, struct cfs_position at)
+{
+	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
+	size_t i;
+	int r;
+
+	if (g->number > rp->tip.number)
+		return -ESTALE;
+	/* before it, or an attempt at it that it replaced */
+	if (g->number < rp->tip.number ||
+	    cfs_digest_cmp(digest, &rp->tip.digest) != 0)
+		return 0;
+	for (i = 0; i < rp->objects.n; i++)
+		cfs_rebuild_put(&batch, &rp->objects.items[i].record,
+				rp->objects.items[i].place);
+	r = index_commit(rp, &batch);
+	rp->objects.n = 0;
+	rp->batches.n = 0;
+	rp->tip.snapshot = snapshot_of(rp, g, at);
+	rp->tip.end = behind(at, CFS_GROUP_BYTES);
+	rp->tip.flags = g->flags;
+	rp->tip.prev = g->prev;
+	rp->before = rp->tip;
+	rp->met = true;
+	rp->trailing = false;
+	return r;
+}
+
+static int unfit(struct replay *rp, struct cfs_position at)
+{
+	if (!rp->broken)
+		rp->broken_at = at;
+	rp->broken = true;
+	return 0;
+}
+
+static int on_group(struct replay *rp, const struct cfs_record *record,
+		    struct cfs_place place, struct cfs_position at)
+{
+	uint8_t payload[CFS_GROUP_BYTES];
+	struct cfs_group_record g;
+	struct cfs_digest digest;
+	bool next, again;
+	int r;
+
+	if (record->payload_len != sizeof(payload))
+		return unfit(rp, at);
+	r = cfs_packs_read(rp->store->packs, place, 0, payload,
+			   sizeof(payload));
+	if (r < 0)
+		return r;
+	if (cfs_group_decode(payload, sizeof(payload), &g) < 0)
+		return unfit(rp, at);
+	cfs_digest_of(payload, sizeof(payload), &digest);
+	rp->synced = CFS_MAX(rp->synced, g.synced);
+	if (rp->broken)
+		return 0;
+	if (!rp->met)
+		return meet(rp, &g, &digest, at);
+	next = g.number == rp->tip.number + 1 &&
+	       cfs_digest_cmp(&g.prev, &rp->tip.digest) == 0;
+	again = rp->have_tip && !rp->tip_applied &&
+		g.number == rp->tip.number &&
+		cfs_digest_cmp(&g.prev, &rp->tip.prev) == 0;
+	if (!rp->have_tip && rp->from_snapshot)
+		next = g.flags & CFS_GROUP_SNAPSHOT;
+	r = next || again ? batches_fit(rp, &g) : 0;
+	if (r < 0)
+		return r;
+	if (!r)
+		return unfit(rp, at);
+	return new_tip(rp, &g, &digest, at, again);
+}
+
+static int on_synced(struct replay *rp, struct cfs_place place)
+{
+	uint8_t payload[8];
+	int r;
+
+	if (place.len != sizeof(payload))
+		return 0;
+	r = cfs_packs_read(rp->store->packs, place, 0, payload,
+			   sizeof(payload));
+	if (r == 0)
+		rp->synced = CFS_MAX(rp->synced, cfs_get_le64(payload));
+	return r;
+}
+
+static int on_record(void *arg, const struct cfs_record *record,
+		     struct cfs_place place, struct cfs_position at)
+{
+	struct replay *rp = arg;
+
+	switch (record->type) {
+	case CFS_RECORD_CHUNK:
+	case CFS_RECORD_MAP:
+		rp->trailing = true;
+		return rp->broken ? 0 : push_seen(&rp->objects, record, place);
+	case CFS_RECORD_BATCH:
+		rp->trailing = true;
+		if (!rp->batches.n)
+			rp->batches_at = at;
+		return rp->broken ? 0 : push_seen(&rp->batches, record, place);
+	case CFS_RECORD_GROUP:
+		return on_group(rp, record, place, at);
+	case CFS_RECORD_SYNCED:
+		return on_synced(rp, place);
+	case CFS_RECORD_PACK:
+	case CFS_RECORD_FOOTER:
+		break;
+	}
+	return 0;
+}
+
+/* ---- the end of the log ---- */
+
+static int damaged(struct replay *rp, struct cfs_position at,
+		   struct cfs_error *err)
+{
+	return cfs_fail(err, -EBADMSG,
+			"pack %u is damaged at %u: group %llu, which was "
+			"synced, cannot be read",
+			at.pack, at.off,
+			(unsigned long long)rp->tip.number + 1);
+}
+
+/* Is all that was appended for the tip as it should be?  1, 0, an error. */
+static int tip_intact(struct replay *rp)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < rp->tip_objects.n; i++) {
+		r = cfs_packs_verify(rp->store->packs,
+				     &rp->tip_objects.items[i].record,
+				     rp->tip_objects.items[i].place);
+		if (r == -EBADMSG) {
+			cfs_log(CFS_LOG_WARN,
+				"pack %u: what came after group %llu never "
+				"reached the disk; it is cut off",
+				rp->tip_objects.items[i].place.pack.number,
+				(unsigned long long)rp->before.number);
+			return 0;
+		}
+		if (r < 0)
+			return r;
+	}
+	return 1;
+}
+
+/* A killed process leaves bytes in the page cache: what was recovered must not
+ * get lost once something stands on it. */
+static int make_durable(struct replay *rp)
+{
+	struct cfs_engine *engine = cfs_packs_engine(rp->store->packs);
+	uint32_t n = CFS_MAX(rp->before.end.pack, 1u);
+	int r = 0;
+
+	for (; r == 0 && n <= rp->tip.end.pack; n++) {
+		r = engine->ops->sync(engine, (struct cfs_pack_id){0, n});
+		if (r == -ENOENT)
+			r = 0;
+	}
+	return r;
+}
+
+static int finish(struct replay *rp, const struct cfs_scan_end *end,
+		  struct cfs_recovered *out, struct cfs_error *err)
+{
+	bool torn = end->why == CFS_SCAN_TORN;
+	int r;
+
+	if (!rp->met)
+		return -ESTALE;
+	/* Records behind what is not whole may say that it was synced. */
+	rp->synced = CFS_MAX(rp->synced, end->synced);
+	if (rp->synced > rp->tip.number)
+		return damaged(rp, rp->broken ? rp->broken_at : end->at, err);
+	if (rp->from_snapshot && !rp->have_tip)
+		return damaged(rp, rp->tip.snapshot, err);
+	if (!rp->tip_applied && rp->have_tip && rp->synced < rp->tip.number) {
+		r = tip_intact(rp);
+		if (r > 0)
+			r = make_durable(rp);
+		else if (r == 0) {
+			rp->tip = rp->before;
+			rp->tip_applied = true;
+			rp->trailing = true;
+		}
+		if (r < 0)
+			return r;
+	}
+	r = apply_tip(rp);
+	if (r < 0)
+		return r;
+	*out = (struct cfs_recovered){
+		.end = rp->tip.end,
+		.snapshot = rp->tip.snapshot,
+		.group = rp->tip.number,
+		.digest = rp->tip.digest,
+		.clean = !torn && !rp->broken && !rp->trailing &&
+			 (!rp->tip.number || rp->tip.flags & CFS_GROUP_CLEAN),
+	};
+	return 0;
+}
+
+/* ---- where to begin ---- */
+
+static int begin(struct replay *rp, struct cfs_position *from)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
+	struct cfs_index *index = rp->store->index;
+	struct cfs_applied a;
+	struct cfs_key key;
+	int r;
+
+	rp->tip.snapshot = cfs_packs_snapshot(rp->store->packs);
+	rp->before = rp->tip;
+	rp->tip_applied = true;
+	if (rp->rebuild) {
+		*from = rp->tip.snapshot;
+		rp->from_snapshot = from->pack;
+		rp->met = true;
+		return 0;
+	}
+	cfs_key_applied(&key);
+	r = index->ops->get(index, cfs_key_slice(&key), &buf);
+	if (r == 0)
+		r = cfs_applied_decode(buf.data, buf.len, &a);
+	if (r == -ENOENT || r == -EBADMSG)
+		return -ESTALE;
+	if (r < 0)
+		return r;
+	rp->tip.number = a.group;
+	rp->tip.digest = a.digest;
+	rp->before = rp->tip;
+	rp->synced = a.group;
+	rp->any_applied = true;
+	*from = a.from;
+	return 0;
+}
+
+int cfs_replay(struct cfs_store *store, bool rebuild, struct cfs_recovered *out,
+	       struct cfs_error *err)
+{
+	struct replay rp = {.store = store, .rebuild = rebuild};
+	struct cfs_scan_end end = {.why = CFS_SCAN_END};
+	struct cfs_position from = {0, 0};
+	int r;
+
+	r = begin(&rp, &from);
+	if (r == 0)
+		r = cfs_packs_scan(store->packs, from, on_record, &rp, &end,
+				   err);
+	if (r == 0)
+		r = finish(&rp, &end, out, err);
+	seen_free(&rp.batches);
+	seen_free(&rp.objects);
+	seen_free(&rp.tip_batches);
+	seen_free(&rp.tip_objects);
+	/* What the index said may be what is wrong. */
+	if (!rebuild && (r == -EBADMSG || r == -ENOENT || r == -EINVAL))
+		r = -ESTALE;
+	return r;
+}

@@ -1,0 +1,42 @@
+/* The state of one replay. */
+#ifndef CFS_CORE_REPLAY_INTERNAL_H
+#define CFS_CORE_REPLAY_INTERNAL_H
+
+#include "store/core/store_internal.h"
+
+struct cfs_seen {
+	struct cfs_record record;
+	struct cfs_place place;
+};
+
+struct cfs_seen_list {
+	struct cfs_seen *items;
+	size_t n, cap;
+};
+
+struct cfs_tip { /* a group that fits */
+	uint64_t number;
+	struct cfs_digest digest, prev;
+	struct cfs_position end;      /* behind its GROUP record */
+	struct cfs_position snapshot; /* the newest there was by then */
+	uint8_t flags;
+};
+
+struct replay {
+	struct cfs_store *store;
+	bool rebuild, from_snapshot;
+	bool met;	  /* the group that the index has applied was seen */
+	bool have_tip;	  /* a GROUP record was accepted */
+	bool tip_applied; /* or nothing to apply yet */
+	bool any_applied; /* the index has a state */
+	bool broken;	  /* a GROUP record does not fit: nothing behind
+			     counts, it may only show that it should */
+	bool trailing;	  /* records behind the tip */
+	struct cfs_tip tip, before;
+	uint64_t synced; /* groups up to this one were synced */
+	struct cfs_position broken_at, batches_at;
+	struct cfs_seen_list batches, objects; /* since the tip */
+	struct cfs_seen_list tip_batches, tip_objects;
+};
+
+#endif
