@@ -27,5 +27,18 @@ extern const struct cfs_verb cfs_verb_view;
 extern const struct cfs_verb cfs_verb_export;
 extern const struct cfs_verb cfs_verb_diff;
 extern const struct cfs_verb cfs_verb_check;
+extern const struct cfs_verb cfs_verb_init;
+extern const struct cfs_verb cfs_verb_du;
+extern const struct cfs_verb cfs_verb_stats;
+extern const struct cfs_verb cfs_verb_prune;
+extern const struct cfs_verb cfs_verb_pin;
+extern const struct cfs_verb cfs_verb_unpin;
+extern const struct cfs_verb cfs_verb_gc;
+extern const struct cfs_verb cfs_verb_scrub;
+extern const struct cfs_verb cfs_verb_fsck;
+extern const struct cfs_verb cfs_verb_import;
+extern const struct cfs_verb cfs_verb_send;
+extern const struct cfs_verb cfs_verb_receive;
+extern const struct cfs_verb cfs_verb_resolve;
 
 #endif

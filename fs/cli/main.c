@@ -21,10 +21,27 @@
 #pragma weak cfs_verb_export
 #pragma weak cfs_verb_diff
 #pragma weak cfs_verb_check
+#pragma weak cfs_verb_init
+#pragma weak cfs_verb_du
+#pragma weak cfs_verb_stats
+#pragma weak cfs_verb_prune
+#pragma weak cfs_verb_pin
+#pragma weak cfs_verb_unpin
+#pragma weak cfs_verb_gc
+#pragma weak cfs_verb_scrub
+#pragma weak cfs_verb_fsck
+#pragma weak cfs_verb_import
+#pragma weak cfs_verb_send
+#pragma weak cfs_verb_receive
+#pragma weak cfs_verb_resolve
 
 static const struct cfs_verb *const verbs[] = {
-	&cfs_verb_mount, &cfs_verb_umount, &cfs_verb_ls,   &cfs_verb_show,
-	&cfs_verb_view,	 &cfs_verb_export, &cfs_verb_diff, &cfs_verb_check,
+	&cfs_verb_init,	   &cfs_verb_mount, &cfs_verb_umount, &cfs_verb_ls,
+	&cfs_verb_show,	   &cfs_verb_view,  &cfs_verb_export, &cfs_verb_diff,
+	&cfs_verb_check,   &cfs_verb_du,    &cfs_verb_stats,  &cfs_verb_resolve,
+	&cfs_verb_prune,   &cfs_verb_pin,   &cfs_verb_unpin,  &cfs_verb_gc,
+	&cfs_verb_scrub,   &cfs_verb_fsck,  &cfs_verb_import, &cfs_verb_send,
+	&cfs_verb_receive,
 };
 
 static void log_to_stderr(enum cfs_log_level level, const char *line)
@@ -51,8 +68,8 @@ static void print_help(FILE *f)
 
 	fputs("usage: ckptfs VERB [OPTIONS] …\n"
 	      "\n"
-	      "Shows training checkpoints as if other hardware had saved "
-	      "them.\n"
+	      "Keeps training checkpoints once, and shows them as if other "
+	      "hardware had saved\nthem.\n"
 	      "\n",
 	      f);
 	for (i = 0; i < CFS_ARRAY_SIZE(verbs); i++)

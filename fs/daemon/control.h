@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "store/util/base.h"
 
@@ -15,6 +16,15 @@ struct cJSON;
 struct cfs_error;
 struct cfs_ns;
 struct cfs_views;
+
+/* Who asked, and what came along with the request. */
+struct cfs_verb_caller {
+	uid_t uid;
+	gid_t gid;
+	bool remote; /* another process than this one */
+	int fds[2];  /* descriptors handed over, borrowed by the verb */
+	unsigned n_fds;
+};
 
 /* What a verb works on. */
 struct cfs_verb_context {
@@ -25,6 +35,7 @@ struct cfs_verb_context {
 	 * whole inode); NULL: not mounted.  Never called with locks held. */
 	void (*invalidate)(void *arg, uint64_t ino, const char *name);
 	void *invalidate_arg;
+	const struct cfs_verb_caller *caller; /* set for each call */
 };
 
 /* How a verb talks while it runs.  false: the caller went away, stop. */
@@ -43,12 +54,14 @@ typedef int cfs_verb_fn(struct cfs_verb_context *context,
 struct cfs_daemon_verb {
 	const char *name;
 	cfs_verb_fn *run;
+	bool exclusive; /* one of these at a time: others get -EBUSY */
 };
 extern const struct cfs_daemon_verb
 	*const cfs_daemon_verbs[]; /* verbs.c; NULL ends */
 
 /**
  * cfs_control_call - run a verb on the store at @store_path
+ * @fds:        @n_fds descriptors (2 at most) for the verb; stay the caller's
  * @result_out: the result object; cJSON_Delete() it
  *
  * Connects to the daemon's socket if a daemon answers there, else opens the
@@ -59,6 +72,11 @@ CFS_MUST_CHECK int cfs_control_call(const char *store_path, const char *verb,
 				    const struct cfs_verb_reply *reply,
 				    struct cJSON **result_out,
 				    struct cfs_error *err);
+CFS_MUST_CHECK int
+cfs_control_call_fds(const char *store_path, const char *verb,
+		     const struct cJSON *arguments, const int *fds,
+		     unsigned n_fds, const struct cfs_verb_reply *reply,
+		     struct cJSON **result_out, struct cfs_error *err);
 
 /* The daemon's side: serves until stopped; each caller has a thread. */
 struct cfs_control;
@@ -67,5 +85,13 @@ CFS_MUST_CHECK int cfs_control_start(const char *store_path,
 				     struct cfs_control **control_out,
 				     struct cfs_error *err);
 void cfs_control_stop(struct cfs_control *control); /* verbs are told to stop */
+
+/*
+ * After an unclean stop (cfs_store_was_unclean): each run's `latest` that names
+ * a step that is not whole is rewritten to the newest whole one before it, and
+ * what a prune or receive left half done is removed.  Before serving.
+ */
+CFS_MUST_CHECK int
+cfs_daemon_recover_pointers(struct cfs_verb_context *context);
 
 #endif

@@ -1,0 +1,101 @@
+/* ckptfs du: what each entry of a directory in a store takes. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/cli/json.h"
+#include "fs/cli/store_verb.h"
+#include "fs/cli/table.h"
+#include "fs/cli/text.h"
+#include "store/util/buf.h"
+
+static void put_row(struct cfs_table *table, const cJSON *row, const char *name)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf safe = CFS_BUF_INIT;
+
+	cfs_text_safe(&safe, name, strlen(name));
+	cfs_table_cell(
+		table, "%s",
+		cfs_text_bytes(cfs_store_verb_u64(row, "apparent_bytes")).s);
+	cfs_table_cell(
+		table, "%s",
+		cfs_text_bytes(cfs_store_verb_u64(row, "stored_bytes")).s);
+	cfs_table_cell(
+		table, "%s",
+		cfs_text_bytes(cfs_store_verb_u64(row, "unique_bytes")).s);
+	cfs_table_cell(table, "%" PRIu64, cfs_store_verb_u64(row, "files"));
+	cfs_table_cell(table, "%s%s", cfs_buf_str(&safe),
+		       cfs_store_verb_flag(row, "directory") ? "/" : "");
+}
+
+static int print_table(const cJSON *result)
+{
+	static const char *const headers[] = {">SIZE",	">STORED", ">ONLY HERE",
+					      ">FILES", "NAME",	   NULL};
+	_cleanup_(cfs_table_freep) struct cfs_table *table =
+		cfs_table_new(headers);
+	const cJSON *row;
+
+	cJSON_ArrayForEach(row,
+			   cJSON_GetObjectItemCaseSensitive(result, "entries"))
+	{
+		put_row(table, row, cfs_store_verb_str(row, "name"));
+	}
+	put_row(table, cJSON_GetObjectItemCaseSensitive(result, "total"),
+		"total");
+	return cfs_table_print(table, 0, stdout);
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'},
+		{0},
+	};
+	_cleanup_(cfs_json_freep) cJSON *result = NULL;
+	struct cfs_store_verb call = {
+		.verb = &cfs_verb_du, .name = "du", .units = true};
+	bool as_json = false;
+	int c, r, status;
+
+	cfs_say_errors_only();
+	while ((c = cfs_say_next_option(&cfs_verb_du, argc, argv, options,
+					&status)) >= 0)
+		as_json = true;
+	if (c == CFS_ARGS_EXIT)
+		return status;
+	if (argc - optind != 1)
+		return cfs_say_usage(&cfs_verb_du,
+				     "name a store, or a path in one");
+	call.object = argv[optind];
+	call.arguments = cJSON_CreateObject();
+	r = cfs_store_verb_call(&call, &result);
+	if (r)
+		return r;
+	if (as_json)
+		return cfs_store_verb_json(&cfs_verb_du, result, CFS_EXIT_OK);
+	r = print_table(result);
+	if (r < 0)
+		return cfs_say_fail(&cfs_verb_du, NULL, r, NULL);
+	return cfs_say_done(&cfs_verb_du, CFS_EXIT_OK);
+}
+
+const struct cfs_verb cfs_verb_du = {
+	.name = "du",
+	.summary = "what the entries of a directory in a store take",
+	.help = "usage: ckptfs du [--json] STORE[/PATH]\n"
+		"\n"
+		"For each entry of a directory in a store: its size as files, "
+		"the bytes that its\n"
+		"chunks take in the store, and how many of them only this "
+		"entry uses, so what\n"
+		"removing it would free. What entries share is in the total "
+		"once. Works while the\n"
+		"store is mounted, and on a path in the mount.\n"
+		"\n"
+		"  --json      print JSON\n"
+		"  -h, --help  print this help\n"
+		"\n"
+		"Exits 0, or 1 when it cannot be told, 2 for bad usage.\n",
+	.run = run,
+};

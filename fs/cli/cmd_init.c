@@ -1,0 +1,97 @@
+/* ckptfs init: makes an empty store. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/cli/json.h"
+#include "fs/cli/say.h"
+#include "fs/cli/store_verb.h"
+#include "store/core/store.h"
+
+#define MARKERS_MAX 256
+
+static int print_json(const char *path)
+{
+	_cleanup_(cfs_json_freep) cJSON *json = cJSON_CreateObject();
+
+	cfs_json_str(json, "store", path);
+	return cfs_json_print(json);
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"sync", required_argument, NULL, 's'},
+		{"marker", required_argument, NULL, 'm'},
+		{"json", no_argument, NULL, 'j'},
+		{0},
+	};
+	const char *markers[MARKERS_MAX];
+	struct cfs_store_init_options o = {0};
+	struct cfs_error err = {""};
+	bool as_json = false;
+	uint64_t seconds = 0;
+	int c, r, status;
+
+	cfs_say_errors_only();
+	while ((c = cfs_say_next_option(&cfs_verb_init, argc, argv, options,
+					&status)) >= 0) {
+		if (c == 's' && (cfs_store_verb_number(optarg, &seconds) < 0 ||
+				 !seconds || seconds > 3600))
+			return cfs_say_usage(&cfs_verb_init,
+					     "--sync: 1 to 3600 seconds");
+		if (c == 'm' && (!optarg[0] || strchr(optarg, '/') ||
+				 o.n_markers == MARKERS_MAX))
+			return cfs_say_usage(&cfs_verb_init,
+					     "--marker: the name of a file, "
+					     "without a directory");
+		if (c == 'm')
+			markers[o.n_markers++] = optarg;
+		as_json |= c == 'j';
+	}
+	if (c == CFS_ARGS_EXIT)
+		return status;
+	if (argc - optind != 1)
+		return cfs_say_usage(&cfs_verb_init, "name one directory");
+	o.sync_seconds = (uint32_t)seconds;
+	o.markers = o.n_markers ? markers : NULL;
+	r = cfs_store_init(argv[optind], &o, &err);
+	if (r < 0)
+		return cfs_say_fail(&cfs_verb_init, argv[optind], r, &err);
+	if (as_json)
+		r = print_json(argv[optind]);
+	else
+		printf("%s: an empty store; next: ckptfs mount %s DIR\n",
+		       argv[optind], argv[optind]);
+	if (r < 0)
+		return cfs_say_fail(&cfs_verb_init, NULL, r, NULL);
+	return cfs_say_done(&cfs_verb_init, CFS_EXIT_OK);
+}
+
+const struct cfs_verb cfs_verb_init = {
+	.name = "init",
+	.summary = "make an empty store",
+	.help = "usage: ckptfs init [--sync SECONDS] [--marker NAME]… [--json] "
+		"STORE\n"
+		"\n"
+		"Makes an empty store in the directory STORE, which must be "
+		"empty or not there.\n"
+		"It is what `ckptfs mount` shows as a filesystem that keeps "
+		"everything once.\n"
+		"\n"
+		"  --sync SECONDS  what is written is on the disk after so "
+		"long at the latest\n"
+		"                  (default 5)\n"
+		"  --marker NAME   closing a file of this name makes it, and "
+		"all before it,\n"
+		"                  durable at once; in place of the names "
+		"known by themselves\n"
+		"                  (latest, done, metadata.json, .metadata, "
+		"…); '*' stands for\n"
+		"                  any characters\n"
+		"  --json          print JSON\n"
+		"  -h, --help      print this help\n"
+		"\n"
+		"Exits 0, or 1 when it cannot be made, 2 for bad usage.\n",
+	.run = run,
+};

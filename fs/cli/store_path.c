@@ -1,0 +1,87 @@
+/* Which store a path leads into. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/cli/live.h"
+#include "fs/cli/store_verb.h"
+#include "store/core/store.h"
+
+void cfs_store_path_free(struct cfs_store_path *path)
+{
+	free(path->store);
+	free(path->inside);
+	*path = (struct cfs_store_path){NULL, NULL};
+}
+
+static int absolute(const char *path, char **out)
+{
+	char cwd[PATH_MAX];
+
+	if (path[0] == '/') {
+		*out = strdup(path);
+		return *out ? 0 : -ENOMEM;
+	}
+	if (!getcwd(cwd, sizeof(cwd)))
+		return -errno;
+	if (asprintf(out, "%s/%s", cwd, path) < 0)
+		return *out = NULL, -ENOMEM;
+	return 0;
+}
+
+/* The shortest prefix that is a store wins: what looks like one inside a store
+ * is a file of it. */
+static int find_prefix(char *path, struct cfs_store_path *out)
+{
+	char *p = path;
+
+	for (;;) {
+		char cut;
+		int is;
+
+		while (*p == '/')
+			p++;
+		while (*p && *p != '/')
+			p++;
+		cut = *p;
+		*p = '\0';
+		is = cfs_store_probe(path);
+		if (is > 0)
+			out->store = realpath(path, NULL);
+		*p = cut;
+		if (is > 0) {
+			while (*p == '/')
+				p++;
+			out->inside = strdup(p);
+			if (out->store && out->inside)
+				return 1;
+			cfs_store_path_free(out);
+			return -ENOMEM;
+		}
+		if (!cut)
+			return 0;
+	}
+}
+
+int cfs_store_path_find(const char *path, struct cfs_store_path *out,
+			struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *real = NULL, *full = NULL;
+	size_t len;
+	int r;
+
+	*out = (struct cfs_store_path){NULL, NULL};
+	r = absolute(path, &full);
+	if (!r)
+		r = find_prefix(full, out);
+	if (!r)
+		r = cfs_live_translate(path, &real, err);
+	if (r || !strcmp(real, path))
+		return r;
+	r = find_prefix(real, out);
+	len = r > 0 ? strlen(out->inside) : 0;
+	while (len && out->inside[len - 1] == '/')
+		out->inside[--len] = '\0';
+	return r;
+}

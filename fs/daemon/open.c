@@ -1,0 +1,152 @@
+/* Store, namespace, source and views, opened one over the other. */
+#include "fs/daemon/open.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+
+#include "fs/container/sniff.h"
+#include "fs/daemon/verb.h"
+#include "fs/view/view.h"
+#include "store/core/store.h"
+#include "store/map/source.h"
+#include "store/ns/ns.h"
+#include "store/util/log.h"
+
+static void replaying(void *arg, uint64_t done, uint64_t total,
+		      const char *what)
+{
+	(void)cfs_verb_progress(arg, done, total, what);
+}
+
+static int open_over(const char *store_path, struct cfs_opened *o,
+		     struct cfs_error *err)
+{
+	struct cfs_ns_options ns_options = {.sniffer = &cfs_sniffer};
+	struct cfs_views_options view_options = {.source_path = store_path};
+	int r;
+
+	r = cfs_ns_open(o->store, &ns_options, &o->ns, err);
+	if (!r)
+		r = cfs_source_ns_open(o->ns, &o->source);
+	if (!r)
+		r = cfs_views_open(o->source, &view_options, &o->views, err);
+	return r;
+}
+
+static int recover(struct cfs_opened *o)
+{
+	struct cfs_verb_context context;
+
+	if (!cfs_store_was_unclean(o->store))
+		return 0;
+	cfs_opened_context(o, &context);
+	return cfs_daemon_recover_pointers(&context);
+}
+
+int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
+		    struct cfs_opened *out, struct cfs_error *err)
+{
+	_cleanup_(cfs_opened_closep) struct cfs_opened o = {NULL};
+	struct cfs_verb_reply copy = {NULL};
+	struct cfs_store_options options = {.progress = replaying};
+	int r;
+
+	if (reply)
+		copy = *reply;
+	options.progress_arg = &copy;
+	r = cfs_store_open(store_path, &options, &o.store, err);
+	if (!r)
+		r = open_over(store_path, &o, err);
+	if (!r)
+		r = recover(&o);
+	if (r < 0)
+		return cfs_fail_prefix(err, r, "%s", store_path);
+	*out = o;
+	o = (struct cfs_opened){NULL};
+	return 0;
+}
+
+int cfs_opened_close(struct cfs_opened *o)
+{
+	int r = 0, close_r;
+
+	cfs_views_closep(&o->views);
+	cfs_source_freep(&o->source);
+	if (o->ns)
+		r = cfs_ns_close(o->ns);
+	if (o->store) {
+		close_r = cfs_store_close(o->store);
+		r = r ? r : close_r;
+	}
+	*o = (struct cfs_opened){NULL};
+	return r;
+}
+
+void cfs_opened_closep(struct cfs_opened *opened)
+{
+	int r = cfs_opened_close(opened);
+
+	if (r < 0)
+		cfs_log_err(r, "closing the store");
+}
+
+void cfs_opened_context(const struct cfs_opened *opened,
+			struct cfs_verb_context *out)
+{
+	*out = (struct cfs_verb_context){
+		.ns = opened->ns,
+		.views = opened->views,
+	};
+}
+
+/* The index is a directory of plain files. */
+static int remove_files(int dir)
+{
+	struct dirent *e;
+	int fd = dup(dir), r = 0;
+	DIR *d;
+
+	if (fd < 0)
+		return -errno;
+	d = fdopendir(fd);
+	if (!d) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while (!r && (e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (unlinkat(dir, e->d_name, 0) < 0)
+			r = -errno;
+	}
+	closedir(d);
+	return r;
+}
+
+int cfs_opened_drop_index(const char *store_path, struct cfs_error *err)
+{
+	_cleanup_(cfs_closep) int dir = -1, lock = -1, index = -1;
+	int r;
+
+	dir = open(store_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return cfs_fail_prefix(err, -errno, "%s", store_path);
+	lock = openat(dir, "lock", O_RDWR | O_CLOEXEC);
+	if (lock < 0 && errno != ENOENT)
+		return cfs_fail_prefix(err, -errno, "%s/lock", store_path);
+	if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) < 0)
+		return cfs_fail(err, -EBUSY,
+				"%s is in use; unmount it to have its index "
+				"rebuilt",
+				store_path);
+	index = openat(dir, "index", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (index < 0)
+		return errno == ENOENT ? 0 : -errno;
+	r = remove_files(index);
+	if (!r && unlinkat(dir, "index", AT_REMOVEDIR) < 0)
+		r = -errno;
+	return r < 0 ? cfs_fail_prefix(err, r, "%s/index", store_path) : 0;
+}

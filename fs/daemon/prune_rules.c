@@ -1,0 +1,68 @@
+/* Retention of steps: several rules, each of which keeps. */
+#include "fs/daemon/prune_rules.h"
+
+#include <string.h>
+
+#include "fs/daemon/steps.h"
+
+#define HOUR_NS INT64_C(3600000000000)
+
+static bool is_named(const char *name, const char *step)
+{
+	return name && !strcmp(name, step);
+}
+
+/* Of what may still be written: newer than any whole step, or just changed. */
+static const char *reason_unfinished(const struct cfs_prune_rules *rules,
+				     const struct cfs_steps_item *step,
+				     int64_t newest_whole)
+{
+	if (step->number > newest_whole)
+		return "newer than the newest whole step";
+	if (step->mtime_ns > rules->now_ns - HOUR_NS)
+		return "not whole, but changed within the last hour";
+	return NULL;
+}
+
+static const char *reason_of(const struct cfs_prune_rules *rules,
+			     const struct cfs_steps_item *step, uint64_t rank,
+			     int64_t newest_whole)
+{
+	if (is_named(rules->pointer, step->name))
+		return "latest names it";
+	if (is_named(rules->settled, step->name))
+		return "a load gets it";
+	if (rules->pinned && rules->pinned(rules->arg, step->name))
+		return "pinned";
+	if (step->number < 0)
+		return "its name has no number";
+	if (!step->whole)
+		return reason_unfinished(rules, step, newest_whole);
+	if (rank < rules->keep_last)
+		return "one of the last";
+	if (rules->keep_every &&
+	    (uint64_t)step->number % rules->keep_every == 0)
+		return "every so many steps";
+	if (step->mtime_ns >= rules->newer_than_ns)
+		return "new enough";
+	return NULL;
+}
+
+void cfs_prune_rules_apply(const struct cfs_prune_rules *rules,
+			   const struct cfs_steps *steps,
+			   const char **reasons_out)
+{
+	int64_t newest_whole = -1;
+	uint64_t rank = 0;
+	size_t i;
+
+	for (i = 0; i < steps->n; i++)
+		if (steps->list[i].whole)
+			newest_whole = steps->list[i].number;
+	for (i = steps->n; i--;) {
+		const struct cfs_steps_item *step = &steps->list[i];
+
+		reasons_out[i] = reason_of(rules, step, rank, newest_whole);
+		rank += step->whole && step->number >= 0;
+	}
+}

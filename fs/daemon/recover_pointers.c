@@ -1,0 +1,102 @@
+/*
+ * Pointers after a crash.  A trainer writes `latest` when its own files are
+ * written, maybe before the other ranks' are: what comes back may name a step
+ * of which a part is missing.  Such a pointer is set to the newest whole step
+ * before it, which is what a view of the run shows, too.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/daemon/nstree.h"
+#include "fs/daemon/steps.h"
+#include "fs/daemon/verb.h"
+#include "fs/view/view.h"
+#include "store/ns/ns.h"
+#include "store/util/log.h"
+
+struct recover {
+	struct cfs_verb_context *context;
+	struct cfs_source *source;
+};
+
+/* In place, so that owner and mode stay; truncating is staged, so a crash now
+ * leaves the old text or the new one. */
+static int write_pointer(struct cfs_ns *ns, uint64_t ino, const char *text)
+{
+	struct cfs_ns_file *file = NULL;
+	ssize_t n;
+	int r;
+
+	r = cfs_ns_open_file(ns, ino, O_WRONLY | O_TRUNC, &file);
+	if (r < 0)
+		return r;
+	n = cfs_ns_pwrite(file, text, strlen(text), 0);
+	r = n < 0 ? (int)n : cfs_ns_fsync(file);
+	cfs_ns_close_file(file);
+	return r;
+}
+
+static int settle_run(struct recover *c, const char *run, uint64_t ino)
+{
+	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
+	struct cfs_error why = {""};
+	const struct cfs_steps_item *item;
+	char pointer[256];
+	int r;
+
+	r = cfs_steps_pointer(c->source, run, pointer);
+	if (r <= 0)
+		return r;
+	r = cfs_steps_is_whole(c->source, run, pointer, &why);
+	if (r)
+		return r < 0 ? r : 0;
+	r = cfs_steps_list(c->source, run, &steps);
+	if (r < 0)
+		return r;
+	item = cfs_steps_settle(&steps, pointer);
+	if (!item) {
+		if (steps.n)
+			cfs_log(CFS_LOG_WARN,
+				"%s/latest names %s, which is not whole (%s); "
+				"no whole step before it",
+				run, pointer, why.text);
+		return 0;
+	}
+	cfs_log(CFS_LOG_WARN,
+		"%s/latest named %s, which is not whole (%s) since the last "
+		"mount ended in a crash: it is set to %s",
+		run, pointer, why.text, item->name);
+	return write_pointer(c->context->ns, ino, item->name);
+}
+
+static int on_object(void *arg, const char *path, const struct stat *st)
+{
+	struct recover *c = arg;
+	const char *slash = strrchr(path, '/');
+	_cleanup_(cfs_freep) char *run = NULL;
+	int r;
+
+	if (!S_ISREG(st->st_mode) || strcmp(slash ? slash + 1 : path, "latest"))
+		return 0;
+	run = strndup(path, slash ? (size_t)(slash - path) : 0);
+	if (!run)
+		return -ENOMEM;
+	r = settle_run(c, run, st->st_ino);
+	if (r < 0 && r != -ENOMEM && r != -ENOSPC)
+		(void)cfs_log_err(r, "%s: its pointer could not be looked at",
+				  path);
+	return r == -ENOMEM ? r : 0;
+}
+
+int cfs_daemon_recover_pointers(struct cfs_verb_context *context)
+{
+	struct recover c = {context, cfs_views_source(context->views)};
+	int r;
+
+	r = cfs_nstree_sweep(context->ns);
+	if (r < 0)
+		(void)cfs_log_err(r, "removing what was left half removed");
+	return cfs_nstree_walk(context->ns, 1, "", on_object, &c);
+}

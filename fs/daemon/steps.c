@@ -1,0 +1,293 @@
+/* Steps, whole or not, by asking the formats. */
+#include "fs/daemon/steps.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/format/format.h"
+#include "store/map/source.h"
+#include "store/util/buf.h"
+#include "store/util/error.h"
+
+static char *join(const char *dir, const char *name)
+{
+	char *path;
+
+	if (asprintf(&path, "%s%s%s", dir, dir[0] ? "/" : "", name) < 0)
+		return NULL;
+	return path;
+}
+
+static int64_t number_of(const char *name)
+{
+	size_t len = strlen(name), digits = len, i;
+	int64_t n = 0;
+
+	while (digits > 0 && isdigit((unsigned char)name[digits - 1]))
+		digits--;
+	if (digits == len || len - digits > 18)
+		return -1;
+	for (i = digits; i < len; i++)
+		n = n * 10 + (name[i] - '0');
+	return n;
+}
+
+void cfs_steps_free(struct cfs_steps *steps)
+{
+	size_t i;
+
+	for (i = 0; i < steps->n; i++)
+		free(steps->list[i].name);
+	free(steps->list);
+	*steps = (struct cfs_steps){0};
+}
+
+/* ---- listing ---- */
+
+struct names {
+	size_t n, cap;
+	char **list;
+};
+
+static void names_free(struct names *names)
+{
+	size_t i;
+
+	for (i = 0; i < names->n; i++)
+		free(names->list[i]);
+	free(names->list);
+}
+
+static int keep_dir(void *arg, const char *name, const struct stat *st)
+{
+	struct names *names = arg;
+	char **list;
+
+	if (!S_ISDIR(st->st_mode))
+		return 0;
+	if (names->n == names->cap) {
+		size_t cap = names->cap ? 2 * names->cap : 16;
+
+		list = reallocarray(names->list, cap, sizeof(*list));
+		if (!list)
+			return -ENOMEM;
+		names->list = list;
+		names->cap = cap;
+	}
+	names->list[names->n] = strdup(name);
+	return names->list[names->n++] ? 0 : -ENOMEM;
+}
+
+struct newest {
+	struct cfs_source *source;
+	const char *dir;
+	int64_t mtime_ns;
+};
+
+static int64_t mtime_of(const struct stat *st)
+{
+	return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+static int keep_newest(void *arg, const char *name, const struct stat *type)
+{
+	struct newest *n = arg;
+	_cleanup_(cfs_freep) char *path = join(n->dir, name);
+	struct stat st;
+
+	(void)type;
+	if (!path)
+		return -ENOMEM;
+	if (n->source->ops->stat(n->source, path, &st) == 0)
+		n->mtime_ns = CFS_MAX(n->mtime_ns, mtime_of(&st));
+	return 0;
+}
+
+static int fill_item(struct cfs_source *source, const char *path,
+		     const struct cfs_format *format,
+		     struct cfs_steps_item *item)
+{
+	struct newest newest = {source, path, 0};
+	struct cfs_error why = {""};
+	struct stat st;
+	int r;
+
+	r = source->ops->stat(source, path, &st);
+	if (!r) {
+		newest.mtime_ns = mtime_of(&st);
+		r = source->ops->readdir(source, path, keep_newest, &newest);
+	}
+	if (!r)
+		r = format->complete(source, path, &why);
+	if (r < 0)
+		return r;
+	item->mtime_ns = newest.mtime_ns;
+	item->whole = r > 0;
+	snprintf(item->why, sizeof(item->why), "%.159s", why.text);
+	return 0;
+}
+
+static int add_step(struct cfs_source *source, const char *run, char *name,
+		    struct cfs_steps *out)
+{
+	_cleanup_(cfs_freep) char *path = join(run, name);
+	const struct cfs_format *format;
+	struct cfs_steps_item *item;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_format_probe(source, path, &format);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (out->n == out->cap) {
+		size_t cap = out->cap ? 2 * out->cap : 16;
+
+		item = reallocarray(out->list, cap, sizeof(*item));
+		if (!item)
+			return -ENOMEM;
+		out->list = item;
+		out->cap = cap;
+	}
+	item = &out->list[out->n];
+	*item = (struct cfs_steps_item){.number = number_of(name)};
+	r = fill_item(source, path, format, item);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* gone since it was listed */
+	item->name = strdup(name);
+	if (!item->name)
+		return -ENOMEM;
+	out->n++;
+	return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const struct cfs_steps_item *x = a, *y = b;
+
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return strcmp(x->name, y->name);
+}
+
+int cfs_steps_list(struct cfs_source *source, const char *run,
+		   struct cfs_steps *out)
+{
+	_cleanup_(names_free) struct names names = {0};
+	size_t i;
+	int r;
+
+	r = source->ops->readdir(source, run, keep_dir, &names);
+	for (i = 0; !r && i < names.n; i++)
+		r = add_step(source, run, names.list[i], out);
+	if (r) {
+		cfs_steps_free(out);
+		return r;
+	}
+	if (out->n)
+		qsort(out->list, out->n, sizeof(*out->list), by_number);
+	return 0;
+}
+
+/* ---- the pointer ---- */
+
+int cfs_steps_pointer(struct cfs_source *source, const char *run,
+		      char name_out[256])
+{
+	_cleanup_(cfs_freep) char *path = join(run, "latest");
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+	size_t len, skip = 0;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_source_read_small(source, path, 4096, &text);
+	if (r == -ENOENT || r == -EISDIR || r == -EFBIG || r == -EINVAL)
+		return 0;
+	if (r < 0)
+		return r;
+	len = text.len;
+	while (len && isspace(text.data[len - 1]))
+		len--;
+	while (skip < len && isspace(text.data[skip]))
+		skip++;
+	len -= skip;
+	if (!len || len >= 256)
+		return 0;
+	memcpy(name_out, text.data + skip, len);
+	name_out[len] = '\0';
+	return !strchr(name_out, '/') && name_out[0] != '.' &&
+	       strlen(name_out) == len;
+}
+
+int cfs_steps_is_whole(struct cfs_source *source, const char *run,
+		       const char *name, struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = join(run, name);
+	const struct cfs_format *format;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = cfs_format_probe(source, path, &format);
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) {
+		(void)cfs_fail(err, r, "no step of a known format is there");
+		return 0;
+	}
+	return r < 0 ? r : format->complete(source, path, err);
+}
+
+static const struct cfs_steps_item *newest_below(const struct cfs_steps *steps,
+						 int64_t below)
+{
+	size_t i = steps->n;
+
+	while (i--)
+		if (steps->list[i].whole && steps->list[i].number >= 0 &&
+		    steps->list[i].number < below)
+			return &steps->list[i];
+	return NULL;
+}
+
+const struct cfs_steps_item *cfs_steps_settle(const struct cfs_steps *steps,
+					      const char *pointer)
+{
+	size_t i;
+
+	for (i = 0; i < steps->n; i++)
+		if (steps->list[i].whole &&
+		    !strcmp(steps->list[i].name, pointer))
+			return &steps->list[i];
+	return newest_below(steps, number_of(pointer));
+}
+
+int cfs_steps_resolve(struct cfs_source *source, const char *run,
+		      char name_out[256])
+{
+	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
+	const struct cfs_steps_item *item = NULL;
+	char pointer[256];
+	bool named;
+	int r;
+
+	r = cfs_steps_pointer(source, run, pointer);
+	if (r > 0 && cfs_steps_is_whole(source, run, pointer, NULL) > 0) {
+		strcpy(name_out, pointer);
+		return 1;
+	}
+	named = r > 0;
+	if (r >= 0)
+		r = cfs_steps_list(source, run, &steps);
+	if (r < 0)
+		return r;
+	if (named)
+		item = cfs_steps_settle(&steps, pointer);
+	if (!item)
+		item = newest_below(&steps, INT64_MAX);
+	if (!item || strlen(item->name) >= 256)
+		return 0;
+	strcpy(name_out, item->name);
+	return 1;
+}

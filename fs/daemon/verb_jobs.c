@@ -1,0 +1,104 @@
+/* gc, scrub and fsck: the store's own jobs, with their findings told. */
+#include <errno.h>
+
+#include "fs/daemon/verb.h"
+#include "store/core/store.h"
+#include "store/ns/ns.h"
+
+static bool on_progress(void *arg, uint64_t done, uint64_t total,
+			const char *what)
+{
+	return cfs_verb_progress(arg, done, total, what);
+}
+
+static void on_finding(void *arg, const char *text)
+{
+	cfs_verb_line(arg, "%s", text);
+}
+
+static struct cfs_job_control control_of(struct cfs_verb_reply *reply)
+{
+	return (struct cfs_job_control){on_progress, on_finding, reply};
+}
+
+static struct cfs_verb_reply copy_of(const struct cfs_verb_reply *reply)
+{
+	return reply ? *reply : (struct cfs_verb_reply){NULL};
+}
+
+static int gc(struct cfs_verb_context *context, const cJSON *arguments,
+	      const struct cfs_verb_reply *reply, cJSON *result,
+	      struct cfs_error *err)
+{
+	struct cfs_verb_reply copy = copy_of(reply);
+	struct cfs_job_control control = control_of(&copy);
+	struct cfs_gc_options options = {
+		.dry_run = cfs_verb_flag(arguments, "dry_run"),
+		.min_dead_percent = (unsigned)CFS_MIN(
+			cfs_verb_u64(arguments, "min_dead_percent", 0), 100),
+	};
+	struct cfs_gc_result g = {0};
+	int r;
+
+	r = cfs_store_gc(cfs_ns_store(context->ns), &options, &control, &g,
+			 err);
+	if (r < 0)
+		return r;
+	cfs_verb_put_flag(result, "dry_run", options.dry_run);
+	cfs_verb_put_u64(result, "packs_before", g.packs_before);
+	cfs_verb_put_u64(result, "packs_removed", g.packs_removed);
+	cfs_verb_put_u64(result, "packs_rewritten", g.packs_rewritten);
+	cfs_verb_put_u64(result, "chunks_live", g.chunks_live);
+	cfs_verb_put_u64(result, "chunks_dead", g.chunks_dead);
+	cfs_verb_put_u64(result, "bytes_before", g.bytes_before);
+	cfs_verb_put_u64(result, "bytes_freed", g.bytes_freed);
+	cfs_verb_put_u64(result, "bytes_copied", g.bytes_copied);
+	return 0;
+}
+
+static int scrub(struct cfs_verb_context *context, const cJSON *arguments,
+		 const struct cfs_verb_reply *reply, cJSON *result,
+		 struct cfs_error *err)
+{
+	struct cfs_verb_reply copy = copy_of(reply);
+	struct cfs_job_control control = control_of(&copy);
+	struct cfs_scrub_result s = {0};
+	int r;
+
+	(void)arguments;
+	r = cfs_store_scrub(cfs_ns_store(context->ns), &control, &s, err);
+	if (r < 0)
+		return r;
+	cfs_verb_put_u64(result, "chunks", s.chunks);
+	cfs_verb_put_u64(result, "maps", s.maps);
+	cfs_verb_put_u64(result, "bytes", s.bytes);
+	cfs_verb_put_u64(result, "damaged", s.damaged);
+	cfs_verb_put_u64(result, "missing", s.missing);
+	return 0;
+}
+
+static int fsck(struct cfs_verb_context *context, const cJSON *arguments,
+		const struct cfs_verb_reply *reply, cJSON *result,
+		struct cfs_error *err)
+{
+	struct cfs_verb_reply copy = copy_of(reply);
+	struct cfs_job_control control = control_of(&copy);
+	struct cfs_fsck_result f = {0};
+	int r;
+
+	(void)arguments;
+	r = cfs_store_fsck(cfs_ns_store(context->ns), &control, &f, err);
+	if (r < 0)
+		return r;
+	cfs_verb_put_u64(result, "inodes", f.inodes);
+	cfs_verb_put_u64(result, "dirents", f.dirents);
+	cfs_verb_put_u64(result, "extents", f.extents);
+	cfs_verb_put_u64(result, "maps", f.maps);
+	cfs_verb_put_u64(result, "chunks", f.chunks);
+	cfs_verb_put_u64(result, "problems", f.problems);
+	return 0;
+}
+
+const struct cfs_daemon_verb cfs_daemon_verb_gc = {"gc", gc, true};
+const struct cfs_daemon_verb cfs_daemon_verb_scrub = {"scrub", scrub, true};
+const struct cfs_daemon_verb cfs_daemon_verb_fsck = {"fsck", fsck, true};

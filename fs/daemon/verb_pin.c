@@ -1,0 +1,64 @@
+/* pin: keeps a step from being pruned, lets it go again, or lists pins. */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/daemon/pins.h"
+#include "fs/daemon/verb.h"
+#include "store/core/store.h"
+#include "store/ns/ns.h"
+
+static int add_pin(void *arg, const char *path)
+{
+	cJSON *holder = cJSON_CreateObject();
+
+	cfs_verb_put_str(holder, "path", path);
+	cJSON_AddItemToArray(
+		arg, cJSON_DetachItemFromObjectCaseSensitive(holder, "path"));
+	cJSON_Delete(holder);
+	return 0;
+}
+
+static int set_pin(struct cfs_verb_context *context, const char *path,
+		   bool pinned, struct cfs_error *err)
+{
+	struct cfs_store *store = cfs_ns_store(context->ns);
+	struct stat st;
+	int r;
+
+	r = cfs_ns_walk(context->ns, path, &st);
+	if (!r && !S_ISDIR(st.st_mode))
+		r = -ENOTDIR;
+	if (r < 0 && pinned)
+		return cfs_fail_prefix(err, r, "%s", path);
+	r = cfs_pins_has(store, path);
+	if (!r && !pinned)
+		return cfs_fail(err, -ENOENT, "%s is not pinned", path);
+	if (r >= 0)
+		r = cfs_pins_set(store, path, pinned);
+	if (r == -ENAMETOOLONG)
+		return cfs_fail(err, r, "%s: too long to be pinned", path);
+	return r < 0 ? r : cfs_store_commit(store);
+}
+
+/* path "": list; unpin: let go. */
+static int pin(struct cfs_verb_context *context, const cJSON *arguments,
+	       const struct cfs_verb_reply *reply, cJSON *result,
+	       struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = NULL;
+	int r;
+
+	(void)reply;
+	r = cfs_verb_path(arguments, "path", &path, err);
+	if (r < 0)
+		return r;
+	if (path[0])
+		r = set_pin(context, path, !cfs_verb_flag(arguments, "unpin"),
+			    err);
+	if (r < 0)
+		return r;
+	return cfs_pins_each(cfs_ns_store(context->ns), add_pin,
+			     cJSON_AddArrayToObject(result, "pins"));
+}
+
+const struct cfs_daemon_verb cfs_daemon_verb_pin = {"pin", pin, false};
