@@ -103,11 +103,6 @@ void cfs_key_applied(struct cfs_key *key)
 	begin(key, 't');
 }
 
-bool cfs_key_is_logged(struct cfs_slice key)
-{
-	return key.len && memchr("idDxeosk", *(const char *)key.data, 8);
-}
-
 void cfs_key_prefix(struct cfs_key *key, char class, uint64_t ino)
 {
 	begin(key, class);
@@ -121,7 +116,12 @@ static bool is_class(struct cfs_slice key, const char *classes)
 {
 	const char *class = key.data;
 
-	return key.len && *class && strchr(classes, *class);
+	return key.len && *class && strchr(classes, *class) != NULL;
+}
+
+bool cfs_key_is_logged(struct cfs_slice key)
+{
+	return is_class(key, "idDxeosk");
 }
 
 static uint64_t u64_at(struct cfs_slice key, size_t off)

@@ -229,7 +229,7 @@ static int add_to_batch(void *arg, struct cfs_slice key,
 int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = NULL;
+	struct cfs_tree *root;
 	int r = cfs_levels_each_frozen(levels, add_to_batch, &batch);
 
 	if (!r && extra && extra->bytes.failed)
@@ -245,6 +245,7 @@ int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
 	root = cfs_steal(levels->frozen);
 	levels->is_frozen = false;
 	(void)pthread_rwlock_unlock(&levels->lock);
+	cfs_tree_unref(root); /* outside of the lock: it may be large */
 	return 0;
 }
 
@@ -278,7 +279,7 @@ static int count_one(void *arg, struct cfs_slice key,
 /* A failure leaves both levels as they were, so that it can be called again. */
 int cfs_levels_thaw(struct cfs_levels *levels)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *old = NULL, *joined = NULL;
+	struct cfs_tree *joined, *active = NULL, *frozen = NULL;
 	struct fill fill = {&joined, 0};
 	size_t n = 0;
 	int r;
@@ -288,12 +289,15 @@ int cfs_levels_thaw(struct cfs_levels *levels)
 	(void)each(joined, count_one, &n);
 	r = each(levels->active, put_over, &fill);
 	if (!r) {
-		old = levels->active;
+		active = levels->active;
+		frozen = cfs_steal(levels->frozen);
 		levels->active = cfs_steal(joined);
-		joined = cfs_steal(levels->frozen);
 		levels->n_active = n + fill.added;
 		levels->is_frozen = false;
 	}
 	(void)pthread_rwlock_unlock(&levels->lock);
+	cfs_tree_unref(joined);
+	cfs_tree_unref(active);
+	cfs_tree_unref(frozen);
 	return r;
 }

@@ -6,6 +6,7 @@
  */
 #include "store/index/tree.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -297,6 +298,7 @@ int cfs_tree_remove(struct cfs_tree **root, struct cfs_slice key)
 	if (r < 0)
 		return r;
 	node = *link;
+	assert(node);
 	*link = NULL;
 	r = join(link, node->left, node->right);
 	item_unref(node->item);
