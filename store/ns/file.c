@@ -1,0 +1,185 @@
+/* Open files: handles, what closing them does. */
+#include "store/ns/ns_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "store/util/log.h"
+
+/* Takes over the reference to @ino. */
+static int open_ino(struct cfs_ino *ino, int flags, struct cfs_ns_file **out)
+{
+	struct cfs_ns_file *file = calloc(1, sizeof(*file));
+	int r;
+
+	if (!file) {
+		cfs_ino_put(ino);
+		return -ENOMEM;
+	}
+	file->ino = ino;
+	file->flags = flags;
+	(void)pthread_mutex_lock(&ino->lock);
+	ino->opens++;
+	(void)pthread_mutex_unlock(&ino->lock);
+	if (flags & O_TRUNC && (flags & O_ACCMODE) != O_RDONLY) {
+		r = cfs_ino_truncate(ino, 0, true);
+		if (r < 0) {
+			cfs_ns_close_file(file);
+			return r;
+		}
+		atomic_store_explicit(&file->wrote, true, memory_order_release);
+		atomic_store_explicit(&file->staged, true,
+				      memory_order_relaxed);
+	}
+	*out = file;
+	return 0;
+}
+
+int cfs_ns_open_file(struct cfs_ns *ns, uint64_t ino, int flags,
+		     struct cfs_ns_file **file_out)
+{
+	struct cfs_ino *i;
+	int r = cfs_ino_get(ns, ino, &i);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(i->type)) {
+		r = S_ISDIR(i->type) ? -EISDIR : -EINVAL;
+		cfs_ino_put(i);
+		return r;
+	}
+	return open_ino(i, flags, file_out);
+}
+
+int cfs_ns_create(struct cfs_ns *ns, const struct cfs_ns_cred *cred,
+		  uint64_t dir, const char *name, mode_t mode, int flags,
+		  struct stat *st_out, struct cfs_ns_file **file_out)
+{
+	struct cfs_make make = {.cred = cred,
+				.dir = dir,
+				.name = name,
+				.mode = (mode & 07777) | S_IFREG};
+	struct cfs_ino *i = NULL;
+	int r = cfs_ns_make(ns, &make, st_out, &i);
+
+	if (r < 0)
+		return r;
+	r = open_ino(i, flags & ~O_TRUNC, file_out);
+	if (r < 0) {
+		cfs_ns_forget(ns, (uint64_t)st_out->st_ino, 1);
+		return r;
+	}
+	/* an empty marker counts when it is closed, too */
+	atomic_store_explicit(&(*file_out)->wrote, true, memory_order_release);
+	return 0;
+}
+
+uint64_t cfs_ns_file_ino(const struct cfs_ns_file *file)
+{
+	return file->ino->ino;
+}
+
+/* What is staged counts from now on. */
+static void unstage(struct cfs_ino *ino)
+{
+	cfs_store_enter(ino->ns->store);
+	(void)pthread_mutex_lock(&ino->lock);
+	cfs_ino_unstage(ino);
+	(void)pthread_mutex_unlock(&ino->lock);
+	cfs_store_leave(ino->ns->store);
+}
+
+/* The error of a write since the last time it was told. */
+static int take_error(struct cfs_ino *ino)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&ino->lock);
+	r = ino->error;
+	ino->error = 0;
+	(void)pthread_mutex_unlock(&ino->lock);
+	return r;
+}
+
+int cfs_ns_fsync(struct cfs_ns_file *file)
+{
+	struct cfs_ino *ino = file->ino;
+	int r, e;
+
+	unstage(ino);
+	r = cfs_store_commit(ino->ns->store);
+	e = take_error(ino);
+	return r < 0 ? r : e;
+}
+
+int cfs_ns_flush(struct cfs_ns_file *file)
+{
+	struct cfs_ino *ino = file->ino;
+	bool marker;
+
+	/* acquire: the writes it counts come before */
+	if (!atomic_exchange_explicit(&file->wrote, false,
+				      memory_order_acquire))
+		return 0;
+	(void)pthread_mutex_lock(&ino->lock);
+	marker = ino->marker && ino->nlink;
+	(void)pthread_mutex_unlock(&ino->lock);
+	if (marker) {
+		int r = cfs_ns_fsync(file);
+
+		/* the next close tries again */
+		if (r < 0)
+			atomic_store_explicit(&file->wrote, true,
+					      memory_order_release);
+		return r;
+	}
+	return take_error(ino);
+}
+
+/* The last handle goes: what there is gets sealed by the next commit. */
+static void last_close(struct cfs_ino *ino)
+{
+	int r;
+
+	/* A long tail goes on its way; a short one may still grow. */
+	if (ino->stream.tail &&
+	    cfs_blob_len(ino->stream.tail) > CFS_STAGED_MAX) {
+		r = cfs_stream_finish(ino);
+		if (r < 0)
+			(void)cfs_log_err(r, "the end of inode %llu waits",
+					  (unsigned long long)ino->ino);
+	}
+	cfs_store_enter(ino->ns->store);
+	(void)pthread_mutex_lock(&ino->lock);
+	if (!--ino->opens) {
+		cfs_ino_unstage(ino);
+		if (ino->kind == CFS_CONTENT_EXTENTS && ino->cur.pieces &&
+		    !ino->cur.dirty) {
+			ino->cur.dirty = true;
+			cfs_ino_mark(ino);
+		}
+		cfs_ino_unload(ino);
+	}
+	(void)pthread_mutex_unlock(&ino->lock);
+	cfs_store_leave(ino->ns->store);
+}
+
+void cfs_ns_close_file(struct cfs_ns_file *file)
+{
+	struct cfs_ino *ino = file->ino;
+	bool last;
+
+	if (atomic_load_explicit(&file->staged, memory_order_relaxed))
+		unstage(ino);
+	(void)pthread_mutex_lock(&ino->io);
+	(void)pthread_mutex_lock(&ino->lock);
+	last = ino->opens == 1;
+	if (!last)
+		ino->opens--;
+	(void)pthread_mutex_unlock(&ino->lock);
+	if (last)
+		last_close(ino);
+	(void)pthread_mutex_unlock(&ino->io);
+	cfs_ino_put(ino);
+	free(file);
+}
