@@ -9,7 +9,7 @@
 struct mem {
 	struct cfs_index base;
 	pthread_mutex_t lock;
-	struct cfs_tree *root; /* guarded by lock */
+	struct cfs_memtree *root; /* guarded by lock */
 };
 
 static struct mem *mem_of(struct cfs_index *index)
@@ -17,12 +17,12 @@ static struct mem *mem_of(struct cfs_index *index)
 	return container_of(index, struct mem, base);
 }
 
-static struct cfs_tree *snapshot(struct mem *m)
+static struct cfs_memtree *snapshot(struct mem *m)
 {
-	struct cfs_tree *root;
+	struct cfs_memtree *root;
 
 	(void)pthread_mutex_lock(&m->lock);
-	root = cfs_tree_ref(m->root);
+	root = cfs_memtree_ref(m->root);
 	(void)pthread_mutex_unlock(&m->lock);
 	return root;
 }
@@ -30,22 +30,23 @@ static struct cfs_tree *snapshot(struct mem *m)
 static int mem_get(struct cfs_index *index, struct cfs_slice key,
 		   struct cfs_buf *val_out)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root =
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root =
 		snapshot(mem_of(index));
-	const struct cfs_tree_item *item = cfs_tree_get(root, key);
+	const struct cfs_memtree_item *item = cfs_memtree_get(root, key);
 	struct cfs_slice val;
 
 	if (!item)
 		return -ENOENT;
-	val = cfs_tree_item_val(item);
+	val = cfs_memtree_item_val(item);
 	cfs_buf_put(val_out, val.data, val.len);
 	return val_out->failed ? -ENOMEM : 0;
 }
 
 static int apply(void *arg, struct cfs_slice key, const struct cfs_slice *val)
 {
-	struct cfs_tree **root = arg;
-	int r = val ? cfs_tree_put(root, key, val) : cfs_tree_remove(root, key);
+	struct cfs_memtree **root = arg;
+	int r = val ? cfs_memtree_put(root, key, val)
+		    : cfs_memtree_remove(root, key);
 
 	return r < 0 ? r : 0;
 }
@@ -53,8 +54,8 @@ static int apply(void *arg, struct cfs_slice key, const struct cfs_slice *val)
 static int mem_commit(struct cfs_index *index, const struct cfs_batch *batch)
 {
 	struct mem *m = mem_of(index);
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = snapshot(m);
-	struct cfs_tree *old;
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = snapshot(m);
+	struct cfs_memtree *old;
 	int r;
 
 	if (batch->bytes.failed)
@@ -73,9 +74,9 @@ static int mem_commit(struct cfs_index *index, const struct cfs_batch *batch)
 static int mem_iter_new(struct cfs_index *index, struct cfs_slice prefix,
 			struct cfs_slice from, struct cfs_index_iter **out)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root =
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root =
 		snapshot(mem_of(index));
-	struct cfs_tree *const roots[CFS_MERGE_TREES] = {root, NULL};
+	struct cfs_memtree *const roots[CFS_MERGE_TREES] = {root, NULL};
 
 	return cfs_merge_new(roots, NULL, prefix, from, out);
 }
@@ -84,7 +85,7 @@ static void mem_close(struct cfs_index *index)
 {
 	struct mem *m = mem_of(index);
 
-	cfs_tree_unref(m->root);
+	cfs_memtree_unref(m->root);
 	(void)pthread_mutex_destroy(&m->lock);
 	free(m);
 }

@@ -16,7 +16,7 @@ struct cfs_levels {
 	struct cfs_index *under;
 	pthread_rwlock_t lock;
 	/* guarded by lock */
-	struct cfs_tree *active, *frozen;
+	struct cfs_memtree *active, *frozen;
 	size_t n_active; /* keys */
 	bool is_frozen;	 /* there is a frozen level, maybe empty */
 };
@@ -42,8 +42,8 @@ void cfs_levels_free(struct cfs_levels *levels)
 {
 	if (!levels)
 		return;
-	cfs_tree_unref(levels->active);
-	cfs_tree_unref(levels->frozen);
+	cfs_memtree_unref(levels->active);
+	cfs_memtree_unref(levels->frozen);
 	(void)pthread_rwlock_destroy(&levels->lock);
 	free(levels);
 }
@@ -56,15 +56,15 @@ void cfs_levels_freep(struct cfs_levels **levels)
 int cfs_levels_get(struct cfs_levels *levels, struct cfs_slice key,
 		   struct cfs_buf *val_out)
 {
-	const struct cfs_tree_item *item;
+	const struct cfs_memtree_item *item;
 	bool deleted = false;
 
 	(void)pthread_rwlock_rdlock(&levels->lock);
-	item = cfs_tree_get(levels->active, key);
+	item = cfs_memtree_get(levels->active, key);
 	if (!item)
-		item = cfs_tree_get(levels->frozen, key);
+		item = cfs_memtree_get(levels->frozen, key);
 	if (item) {
-		struct cfs_slice val = cfs_tree_item_val(item);
+		struct cfs_slice val = cfs_memtree_item_val(item);
 
 		deleted = item->deleted;
 		cfs_buf_put(val_out, val.data, val.len);
@@ -83,7 +83,7 @@ static int change_active(struct cfs_levels *levels, struct cfs_slice key,
 	int r;
 
 	(void)pthread_rwlock_wrlock(&levels->lock);
-	r = cfs_tree_put(&levels->active, key, val);
+	r = cfs_memtree_put(&levels->active, key, val);
 	if (r > 0)
 		levels->n_active++;
 	(void)pthread_rwlock_unlock(&levels->lock);
@@ -108,7 +108,7 @@ static int change_frozen(struct cfs_levels *levels, struct cfs_slice key,
 
 	(void)pthread_rwlock_wrlock(&levels->lock);
 	if (levels->is_frozen)
-		r = cfs_tree_put(&levels->frozen, key, val);
+		r = cfs_memtree_put(&levels->frozen, key, val);
 	(void)pthread_rwlock_unlock(&levels->lock);
 	return r < 0 ? r : 0;
 }
@@ -135,7 +135,7 @@ int cfs_levels_iter(struct cfs_levels *levels, struct cfs_slice prefix,
 	(void)pthread_rwlock_rdlock(&levels->lock);
 	r = under->ops->iter_new(under, prefix, from, &below);
 	if (!r) {
-		struct cfs_tree *const roots[CFS_MERGE_TREES] = {
+		struct cfs_memtree *const roots[CFS_MERGE_TREES] = {
 			levels->active, levels->frozen};
 
 		r = cfs_merge_new(roots, below, prefix, from, out);
@@ -179,15 +179,15 @@ int cfs_levels_freeze(struct cfs_levels *levels)
 	return r;
 }
 
-static int each(const struct cfs_tree *root, cfs_batch_fn *fn, void *arg)
+static int each(const struct cfs_memtree *root, cfs_batch_fn *fn, void *arg)
 {
-	const struct cfs_tree_item *item =
-		cfs_tree_seek(root, (struct cfs_slice){NULL, 0}, false);
+	const struct cfs_memtree_item *item =
+		cfs_memtree_seek(root, (struct cfs_slice){NULL, 0}, false);
 
 	for (; item;
-	     item = cfs_tree_seek(root, cfs_tree_item_key(item), true)) {
-		struct cfs_slice val = cfs_tree_item_val(item);
-		int r = fn(arg, cfs_tree_item_key(item),
+	     item = cfs_memtree_seek(root, cfs_memtree_item_key(item), true)) {
+		struct cfs_slice val = cfs_memtree_item_val(item);
+		int r = fn(arg, cfs_memtree_item_key(item),
 			   item->deleted ? NULL : &val);
 
 		if (r)
@@ -196,12 +196,12 @@ static int each(const struct cfs_tree *root, cfs_batch_fn *fn, void *arg)
 	return 0;
 }
 
-static struct cfs_tree *frozen_ref(struct cfs_levels *levels)
+static struct cfs_memtree *frozen_ref(struct cfs_levels *levels)
 {
-	struct cfs_tree *root;
+	struct cfs_memtree *root;
 
 	(void)pthread_rwlock_rdlock(&levels->lock);
-	root = cfs_tree_ref(levels->frozen);
+	root = cfs_memtree_ref(levels->frozen);
 	(void)pthread_rwlock_unlock(&levels->lock);
 	return root;
 }
@@ -209,7 +209,8 @@ static struct cfs_tree *frozen_ref(struct cfs_levels *levels)
 int cfs_levels_each_frozen(struct cfs_levels *levels, cfs_batch_fn *fn,
 			   void *arg)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = frozen_ref(levels);
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root =
+		frozen_ref(levels);
 
 	return each(root, fn, arg);
 }
@@ -229,7 +230,7 @@ static int add_to_batch(void *arg, struct cfs_slice key,
 int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	struct cfs_tree *root;
+	struct cfs_memtree *root;
 	int r = cfs_levels_each_frozen(levels, add_to_batch, &batch);
 
 	if (!r && extra && extra->bytes.failed)
@@ -245,12 +246,12 @@ int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
 	root = cfs_steal(levels->frozen);
 	levels->is_frozen = false;
 	(void)pthread_rwlock_unlock(&levels->lock);
-	cfs_tree_unref(root); /* outside of the lock: it may be large */
+	cfs_memtree_unref(root); /* outside of the lock: it may be large */
 	return 0;
 }
 
 struct fill {
-	struct cfs_tree **root;
+	struct cfs_memtree **root;
 	size_t added;
 };
 
@@ -258,7 +259,7 @@ static int put_over(void *arg, struct cfs_slice key,
 		    const struct cfs_slice *val)
 {
 	struct fill *fill = arg;
-	int r = cfs_tree_put(fill->root, key, val);
+	int r = cfs_memtree_put(fill->root, key, val);
 
 	if (r > 0)
 		fill->added++;
@@ -279,13 +280,13 @@ static int count_one(void *arg, struct cfs_slice key,
 /* A failure leaves both levels as they were, so that it can be called again. */
 int cfs_levels_thaw(struct cfs_levels *levels)
 {
-	struct cfs_tree *joined, *active = NULL, *frozen = NULL;
+	struct cfs_memtree *joined, *active = NULL, *frozen = NULL;
 	struct fill fill = {&joined, 0};
 	size_t n = 0;
 	int r;
 
 	(void)pthread_rwlock_wrlock(&levels->lock);
-	joined = cfs_tree_ref(levels->frozen);
+	joined = cfs_memtree_ref(levels->frozen);
 	(void)each(joined, count_one, &n);
 	r = each(levels->active, put_over, &fill);
 	if (!r) {
@@ -296,8 +297,8 @@ int cfs_levels_thaw(struct cfs_levels *levels)
 		levels->is_frozen = false;
 	}
 	(void)pthread_rwlock_unlock(&levels->lock);
-	cfs_tree_unref(joined);
-	cfs_tree_unref(active);
-	cfs_tree_unref(frozen);
+	cfs_memtree_unref(joined);
+	cfs_memtree_unref(active);
+	cfs_memtree_unref(frozen);
 	return r;
 }

@@ -12,9 +12,9 @@
 
 struct merge {
 	struct cfs_index_iter base;
-	struct cfs_tree *roots[CFS_MERGE_TREES];
-	const struct cfs_tree_item *at[CFS_MERGE_TREES]; /* NULL: the end */
-	bool used[CFS_MERGE_TREES];			 /* move on first */
+	struct cfs_memtree *roots[CFS_MERGE_TREES];
+	const struct cfs_memtree_item *at[CFS_MERGE_TREES]; /* NULL: the end */
+	bool used[CFS_MERGE_TREES];			    /* move on first */
 	struct cfs_index_iter *under;
 	struct cfs_slice under_key, under_val;
 	int under_has; /* 1: stands on a pair, 0: at the end, or an error */
@@ -31,9 +31,9 @@ static struct merge *merge_of(struct cfs_index_iter *iter)
 /* Where the next key of tree @i is, from @key on or behind it. */
 static void tree_seek(struct merge *m, int i, struct cfs_slice key, bool after)
 {
-	m->at[i] = cfs_tree_seek(m->roots[i], key, after);
+	m->at[i] = cfs_memtree_seek(m->roots[i], key, after);
 	if (m->at[i] &&
-	    !cfs_tree_has_prefix(cfs_tree_item_key(m->at[i]), m->prefix))
+	    !cfs_memtree_has_prefix(cfs_memtree_item_key(m->at[i]), m->prefix))
 		m->at[i] = NULL;
 	m->used[i] = false;
 }
@@ -42,7 +42,7 @@ static void move_on(struct merge *m)
 {
 	for (int i = 0; i < CFS_MERGE_TREES; i++)
 		if (m->used[i])
-			tree_seek(m, i, cfs_tree_item_key(m->at[i]), true);
+			tree_seek(m, i, cfs_memtree_item_key(m->at[i]), true);
 	if (!m->under_used)
 		return;
 	m->under_used = false;
@@ -61,8 +61,8 @@ static bool smallest(const struct merge *m, struct cfs_slice *key_out)
 
 		if (!m->at[i])
 			continue;
-		key = cfs_tree_item_key(m->at[i]);
-		if (any && cfs_tree_cmp(key, *key_out) >= 0)
+		key = cfs_memtree_item_key(m->at[i]);
+		if (any && cfs_memtree_cmp(key, *key_out) >= 0)
 			continue;
 		*key_out = key;
 		any = true;
@@ -75,21 +75,21 @@ static bool smallest(const struct merge *m, struct cfs_slice *key_out)
 static bool use(struct merge *m, struct cfs_slice key,
 		struct cfs_slice *val_out)
 {
-	const struct cfs_tree_item *top = NULL;
+	const struct cfs_memtree_item *top = NULL;
 
 	for (int i = 0; i < CFS_MERGE_TREES; i++) {
 		if (!m->at[i] ||
-		    cfs_tree_cmp(cfs_tree_item_key(m->at[i]), key) != 0)
+		    cfs_memtree_cmp(cfs_memtree_item_key(m->at[i]), key) != 0)
 			continue;
 		m->used[i] = true;
 		if (!top)
 			top = m->at[i];
 	}
 	*val_out = m->under_val;
-	if (m->under_has > 0 && !cfs_tree_cmp(m->under_key, key))
+	if (m->under_has > 0 && !cfs_memtree_cmp(m->under_key, key))
 		m->under_used = true;
 	if (top)
-		*val_out = cfs_tree_item_val(top);
+		*val_out = cfs_memtree_item_val(top);
 	return !top || !top->deleted;
 }
 
@@ -116,12 +116,12 @@ static void merge_free(struct cfs_index_iter *iter)
 	struct merge *m = merge_of(iter);
 
 	for (int i = 0; i < CFS_MERGE_TREES; i++)
-		cfs_tree_unref(m->roots[i]);
+		cfs_memtree_unref(m->roots[i]);
 	cfs_index_iter_freep(&m->under);
 	free(m);
 }
 
-int cfs_merge_new(struct cfs_tree *const roots[CFS_MERGE_TREES],
+int cfs_merge_new(struct cfs_memtree *const roots[CFS_MERGE_TREES],
 		  struct cfs_index_iter *under, struct cfs_slice prefix,
 		  struct cfs_slice from, struct cfs_index_iter **out)
 {
@@ -136,10 +136,10 @@ int cfs_merge_new(struct cfs_tree *const roots[CFS_MERGE_TREES],
 	if (prefix.len)
 		memcpy(m->bytes, prefix.data, prefix.len);
 	m->prefix = (struct cfs_slice){m->bytes, prefix.len};
-	if (cfs_tree_cmp(from, prefix) < 0)
+	if (cfs_memtree_cmp(from, prefix) < 0)
 		from = m->prefix;
 	for (int i = 0; i < CFS_MERGE_TREES; i++) {
-		m->roots[i] = cfs_tree_ref(roots[i]);
+		m->roots[i] = cfs_memtree_ref(roots[i]);
 		tree_seek(m, i, from, false);
 	}
 	m->under = under;

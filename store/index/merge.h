@@ -4,7 +4,7 @@
 
 #include "store/index/index.h"
 
-struct cfs_tree;
+struct cfs_memtree;
 
 #define CFS_MERGE_TREES 2
 
@@ -14,9 +14,9 @@ struct cfs_tree;
  * same keys; taken over, also on failure.  What a tree calls deleted is not
  * there.  -ENOMEM.
  */
-CFS_MUST_CHECK int cfs_merge_new(struct cfs_tree *const roots[CFS_MERGE_TREES],
-				 struct cfs_index_iter *under,
-				 struct cfs_slice prefix, struct cfs_slice from,
-				 struct cfs_index_iter **out);
+CFS_MUST_CHECK int
+cfs_merge_new(struct cfs_memtree *const roots[CFS_MERGE_TREES],
+	      struct cfs_index_iter *under, struct cfs_slice prefix,
+	      struct cfs_slice from, struct cfs_index_iter **out);
 
 #endif

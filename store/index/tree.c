@@ -15,10 +15,10 @@
 
 #include "store/util/hash.h"
 
-struct cfs_tree {
+struct cfs_memtree {
 	_Atomic unsigned refs;
-	struct cfs_tree *left, *right;
-	struct cfs_tree_item *item;
+	struct cfs_memtree *left, *right;
+	struct cfs_memtree_item *item;
 	uint64_t prio; /* not below the children's */
 };
 
@@ -37,7 +37,7 @@ static uint64_t prio_of(struct cfs_slice key)
 	return cfs_hash64(key.data, key.len, seed);
 }
 
-int cfs_tree_cmp(struct cfs_slice a, struct cfs_slice b)
+int cfs_memtree_cmp(struct cfs_slice a, struct cfs_slice b)
 {
 	size_t n = CFS_MIN(a.len, b.len);
 	int r = n ? memcmp(a.data, b.data, n) : 0;
@@ -47,39 +47,39 @@ int cfs_tree_cmp(struct cfs_slice a, struct cfs_slice b)
 	return (a.len > b.len) - (a.len < b.len);
 }
 
-bool cfs_tree_has_prefix(struct cfs_slice key, struct cfs_slice prefix)
+bool cfs_memtree_has_prefix(struct cfs_slice key, struct cfs_slice prefix)
 {
 	return key.len >= prefix.len &&
 	       (!prefix.len || !memcmp(key.data, prefix.data, prefix.len));
 }
 
-size_t cfs_tree_entry_bytes(size_t key_len, size_t val_len)
+size_t cfs_memtree_entry_bytes(size_t key_len, size_t val_len)
 {
 	/* 16: what malloc() adds, twice 8 */
-	return sizeof(struct cfs_tree) + sizeof(struct cfs_tree_item) +
+	return sizeof(struct cfs_memtree) + sizeof(struct cfs_memtree_item) +
 	       key_len + val_len + 16;
 }
 
 /* ---- counting: as in any shared pointer, the last one must see all ---- */
 
-static void item_unref(struct cfs_tree_item *item)
+static void item_unref(struct cfs_memtree_item *item)
 {
 	if (atomic_fetch_sub_explicit(&item->refs, 1, memory_order_acq_rel) ==
 	    1)
 		free(item);
 }
 
-static struct cfs_tree_item *item_ref(struct cfs_tree_item *item)
+static struct cfs_memtree_item *item_ref(struct cfs_memtree_item *item)
 {
 	atomic_fetch_add_explicit(&item->refs, 1, memory_order_relaxed);
 	return item;
 }
 
-static struct cfs_tree_item *item_new(struct cfs_slice key,
-				      const struct cfs_slice *val)
+static struct cfs_memtree_item *item_new(struct cfs_slice key,
+					 const struct cfs_slice *val)
 {
 	size_t val_len = val ? val->len : 0;
-	struct cfs_tree_item *item;
+	struct cfs_memtree_item *item;
 
 	if (key.len > UINT32_MAX || val_len > UINT32_MAX)
 		return NULL;
@@ -97,38 +97,38 @@ static struct cfs_tree_item *item_new(struct cfs_slice key,
 	return item;
 }
 
-struct cfs_tree *cfs_tree_ref(struct cfs_tree *root)
+struct cfs_memtree *cfs_memtree_ref(struct cfs_memtree *root)
 {
 	if (root)
 		atomic_fetch_add_explicit(&root->refs, 1, memory_order_relaxed);
 	return root;
 }
 
-void cfs_tree_unref(struct cfs_tree *root)
+void cfs_memtree_unref(struct cfs_memtree *root)
 {
 	while (root && atomic_fetch_sub_explicit(&root->refs, 1,
 						 memory_order_acq_rel) == 1) {
-		struct cfs_tree *right = root->right;
+		struct cfs_memtree *right = root->right;
 
-		cfs_tree_unref(root->left);
+		cfs_memtree_unref(root->left);
 		item_unref(root->item);
 		free(root);
 		root = right;
 	}
 }
 
-void cfs_tree_unrefp(struct cfs_tree **root)
+void cfs_memtree_unrefp(struct cfs_memtree **root)
 {
-	cfs_tree_unref(*root);
+	cfs_memtree_unref(*root);
 }
 
 /* ---- looking up ---- */
 
-const struct cfs_tree_item *cfs_tree_get(const struct cfs_tree *root,
-					 struct cfs_slice key)
+const struct cfs_memtree_item *cfs_memtree_get(const struct cfs_memtree *root,
+					       struct cfs_slice key)
 {
 	while (root) {
-		int r = cfs_tree_cmp(key, cfs_tree_item_key(root->item));
+		int r = cfs_memtree_cmp(key, cfs_memtree_item_key(root->item));
 
 		if (!r)
 			return root->item;
@@ -137,13 +137,14 @@ const struct cfs_tree_item *cfs_tree_get(const struct cfs_tree *root,
 	return NULL;
 }
 
-const struct cfs_tree_item *cfs_tree_seek(const struct cfs_tree *root,
-					  struct cfs_slice key, bool after)
+const struct cfs_memtree_item *cfs_memtree_seek(const struct cfs_memtree *root,
+						struct cfs_slice key,
+						bool after)
 {
-	const struct cfs_tree_item *best = NULL;
+	const struct cfs_memtree_item *best = NULL;
 
 	while (root) {
-		int r = cfs_tree_cmp(cfs_tree_item_key(root->item), key);
+		int r = cfs_memtree_cmp(cfs_memtree_item_key(root->item), key);
 
 		if (r > 0 || (!r && !after)) {
 			best = root->item;
@@ -161,9 +162,9 @@ const struct cfs_tree_item *cfs_tree_seek(const struct cfs_tree *root,
  * Makes the node at @link this root's own, a copy if others see it, too.
  * Nobody else can gain a reference to a node that only we hold.
  */
-static int own(struct cfs_tree **link)
+static int own(struct cfs_memtree **link)
 {
-	struct cfs_tree *old = *link, *copy;
+	struct cfs_memtree *old = *link, *copy;
 
 	if (atomic_load_explicit(&old->refs, memory_order_acquire) == 1)
 		return 0;
@@ -171,26 +172,26 @@ static int own(struct cfs_tree **link)
 	if (!copy)
 		return -ENOMEM;
 	atomic_init(&copy->refs, 1);
-	copy->left = cfs_tree_ref(old->left);
-	copy->right = cfs_tree_ref(old->right);
+	copy->left = cfs_memtree_ref(old->left);
+	copy->right = cfs_memtree_ref(old->right);
 	copy->item = item_ref(old->item);
 	copy->prio = old->prio;
 	*link = copy;
-	cfs_tree_unref(old);
+	cfs_memtree_unref(old);
 	return 0;
 }
 
 /* Owns all nodes down to @key or to where it would be; the tree says the same
  * before and after, also when it fails.  The link to the key, or to NULL. */
-static int own_path(struct cfs_tree **link, struct cfs_slice key,
-		    struct cfs_tree ***link_out)
+static int own_path(struct cfs_memtree **link, struct cfs_slice key,
+		    struct cfs_memtree ***link_out)
 {
 	while (*link) {
 		int r = own(link);
 
 		if (r < 0)
 			return r;
-		r = cfs_tree_cmp(key, cfs_tree_item_key((*link)->item));
+		r = cfs_memtree_cmp(key, cfs_memtree_item_key((*link)->item));
 		if (!r)
 			break;
 		link = r < 0 ? &(*link)->left : &(*link)->right;
@@ -201,19 +202,20 @@ static int own_path(struct cfs_tree **link, struct cfs_slice key,
 
 /* Puts @node where the heap wants it and splits what was there below it; the
  * path is owned, the key is not in the tree. */
-static void insert(struct cfs_tree **link, struct cfs_tree *node)
+static void insert(struct cfs_memtree **link, struct cfs_memtree *node)
 {
-	struct cfs_slice key = cfs_tree_item_key(node->item);
-	struct cfs_tree **l = &node->left, **r = &node->right, *cur;
+	struct cfs_slice key = cfs_memtree_item_key(node->item);
+	struct cfs_memtree **l = &node->left, **r = &node->right, *cur;
 
 	while (*link && (*link)->prio >= node->prio)
-		link = cfs_tree_cmp(key, cfs_tree_item_key((*link)->item)) < 0
+		link = cfs_memtree_cmp(key,
+				       cfs_memtree_item_key((*link)->item)) < 0
 			       ? &(*link)->left
 			       : &(*link)->right;
 	cur = *link;
 	*link = node;
 	while (cur) {
-		if (cfs_tree_cmp(key, cfs_tree_item_key(cur->item)) < 0) {
+		if (cfs_memtree_cmp(key, cfs_memtree_item_key(cur->item)) < 0) {
 			*r = cur;
 			r = &cur->left;
 			cur = *r;
@@ -227,11 +229,11 @@ static void insert(struct cfs_tree **link, struct cfs_tree *node)
 	*r = NULL;
 }
 
-int cfs_tree_put(struct cfs_tree **root, struct cfs_slice key,
-		 const struct cfs_slice *val)
+int cfs_memtree_put(struct cfs_memtree **root, struct cfs_slice key,
+		    const struct cfs_slice *val)
 {
-	struct cfs_tree_item *item = item_new(key, val);
-	struct cfs_tree **link, *node;
+	struct cfs_memtree_item *item = item_new(key, val);
+	struct cfs_memtree **link, *node;
 	int r;
 
 	if (!item)
@@ -261,7 +263,8 @@ drop:
 }
 
 /* Joins two trees, all of @a before all of @b, at @link.  Takes both over. */
-static int join(struct cfs_tree **link, struct cfs_tree *a, struct cfs_tree *b)
+static int join(struct cfs_memtree **link, struct cfs_memtree *a,
+		struct cfs_memtree *b)
 {
 	int r = 0;
 
@@ -279,20 +282,20 @@ static int join(struct cfs_tree **link, struct cfs_tree *a, struct cfs_tree *b)
 		}
 	}
 	if (r < 0) { /* @link is that of a node not owned: leave it be */
-		cfs_tree_unref(a);
-		cfs_tree_unref(b);
+		cfs_memtree_unref(a);
+		cfs_memtree_unref(b);
 		return r;
 	}
 	*link = a ? a : b;
 	return 0;
 }
 
-int cfs_tree_remove(struct cfs_tree **root, struct cfs_slice key)
+int cfs_memtree_remove(struct cfs_memtree **root, struct cfs_slice key)
 {
-	struct cfs_tree **link, *node;
+	struct cfs_memtree **link, *node;
 	int r;
 
-	if (!cfs_tree_get(*root, key))
+	if (!cfs_memtree_get(*root, key))
 		return 0;
 	r = own_path(root, key, &link);
 	if (r < 0)
