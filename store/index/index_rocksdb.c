@@ -32,6 +32,7 @@
 #define FLUSH_SECONDS 30
 #define RETRY_SECONDS 5 /* after a failed flush */
 #define PENDING_MAX   (64u << 20)
+#define WRITE_BUFFER  (8u << 20)
 #define CACHE_BYTES   (32u << 20)
 #define OPEN_FILES    256
 #define VERIFY_BYTES  (256u << 20) /* up to that, open reads all of it */
@@ -46,7 +47,7 @@ struct rocks {
 	rocksdb_writeoptions_t *write;
 	rocksdb_flushoptions_t *flush;
 	pthread_rwlock_t lock;
-	struct cfs_tree *pending; /* guarded by lock */
+	struct cfs_memtree *pending; /* guarded by lock */
 	/* the committer's */
 	size_t pending_bytes;
 	time_t flush_at; /* not before, unless there is FLUSH_BYTES of it */
@@ -107,12 +108,12 @@ static int failed(const struct rocks *rocks, char *text, const char *what)
 
 /* ---- reading ---- */
 
-static struct cfs_tree *snapshot(struct rocks *rocks)
+static struct cfs_memtree *snapshot(struct rocks *rocks)
 {
-	struct cfs_tree *root;
+	struct cfs_memtree *root;
 
 	(void)pthread_rwlock_rdlock(&rocks->lock);
-	root = cfs_tree_ref(rocks->pending);
+	root = cfs_memtree_ref(rocks->pending);
 	(void)pthread_rwlock_unlock(&rocks->lock);
 	return root;
 }
@@ -141,15 +142,15 @@ static int rocks_get(struct cfs_index *index, struct cfs_slice key,
 		     struct cfs_buf *val_out)
 {
 	struct rocks *rocks = rocks_of(index);
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = snapshot(rocks);
-	const struct cfs_tree_item *item = cfs_tree_get(root, key);
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = snapshot(rocks);
+	const struct cfs_memtree_item *item = cfs_memtree_get(root, key);
 	struct cfs_slice val;
 
 	if (!item)
 		return db_get(rocks, key, val_out);
 	if (item->deleted)
 		return -ENOENT;
-	val = cfs_tree_item_val(item);
+	val = cfs_memtree_item_val(item);
 	cfs_buf_put(val_out, val.data, val.len);
 	return val_out->failed ? -ENOMEM : 0;
 }
@@ -181,7 +182,7 @@ static int db_iter_next(struct cfs_index_iter *iter, struct cfs_slice *key_out,
 		return err ? failed(d->rocks, err, "listing") : 0;
 	}
 	key_out->data = rocksdb_iter_key(d->it, &key_out->len);
-	if (!cfs_tree_has_prefix(*key_out, prefix))
+	if (!cfs_memtree_has_prefix(*key_out, prefix))
 		return 0;
 	val_out->data = rocksdb_iter_value(d->it, &val_out->len);
 	return 1;
@@ -205,7 +206,7 @@ static struct cfs_index_iter *db_iter_new(struct rocks *rocks,
 						      db_iter_free};
 	struct db_iter *d;
 
-	if (cfs_tree_cmp(from, prefix) < 0)
+	if (cfs_memtree_cmp(from, prefix) < 0)
 		from = prefix;
 	d = calloc(1, sizeof(*d) + prefix.len + from.len);
 	if (!d)
@@ -233,7 +234,7 @@ static int rocks_iter_new(struct cfs_index *index, struct cfs_slice prefix,
 	(void)pthread_rwlock_rdlock(&rocks->lock);
 	under = db_iter_new(rocks, rocks->read, prefix, from);
 	if (under) {
-		struct cfs_tree *const roots[CFS_MERGE_TREES] = {rocks->pending,
+		struct cfs_memtree *const roots[CFS_MERGE_TREES] = {rocks->pending,
 								 NULL};
 
 		r = cfs_merge_new(roots, under, prefix, from, out);
@@ -244,14 +245,14 @@ static int rocks_iter_new(struct cfs_index *index, struct cfs_slice prefix,
 
 /* ---- writing ---- */
 
-static rocksdb_writebatch_t *batch_of(const struct cfs_tree *root)
+static rocksdb_writebatch_t *batch_of(const struct cfs_memtree *root)
 {
 	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-	const struct cfs_tree_item *item =
-		cfs_tree_seek(root, (struct cfs_slice){NULL, 0}, false);
+	const struct cfs_memtree_item *item =
+		cfs_memtree_seek(root, (struct cfs_slice){NULL, 0}, false);
 
 	for (; item;
-	     item = cfs_tree_seek(root, cfs_tree_item_key(item), true)) {
+	     item = cfs_memtree_seek(root, cfs_memtree_item_key(item), true)) {
 		const char *key = (const char *)item->bytes;
 
 		if (item->deleted)
@@ -264,7 +265,7 @@ static rocksdb_writebatch_t *batch_of(const struct cfs_tree *root)
 	return batch;
 }
 
-static int db_flush(struct rocks *rocks, const struct cfs_tree *root)
+static int db_flush(struct rocks *rocks, const struct cfs_memtree *root)
 {
 	rocksdb_writebatch_t *batch = batch_of(root);
 	char *err = NULL;
@@ -279,8 +280,8 @@ static int db_flush(struct rocks *rocks, const struct cfs_tree *root)
 /* Everything pending into RocksDB and onto the disk; the committer only. */
 static int flush(struct rocks *rocks)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = snapshot(rocks);
-	struct cfs_tree *old;
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = snapshot(rocks);
+	struct cfs_memtree *old;
 	int r = root ? db_flush(rocks, root) : 0;
 
 	if (r < 0) {
@@ -290,23 +291,23 @@ static int flush(struct rocks *rocks)
 	(void)pthread_rwlock_wrlock(&rocks->lock);
 	old = cfs_steal(rocks->pending);
 	(void)pthread_rwlock_unlock(&rocks->lock);
-	cfs_tree_unref(old);
+	cfs_memtree_unref(old);
 	rocks->pending_bytes = 0;
 	rocks->flush_at = now() + FLUSH_SECONDS;
 	return 0;
 }
 
 struct fill {
-	struct cfs_tree **root;
+	struct cfs_memtree **root;
 	size_t bytes;
 };
 
 static int apply(void *arg, struct cfs_slice key, const struct cfs_slice *val)
 {
 	struct fill *fill = arg;
-	int r = cfs_tree_put(fill->root, key, val);
+	int r = cfs_memtree_put(fill->root, key, val);
 
-	fill->bytes += cfs_tree_entry_bytes(key.len, val ? val->len : 0);
+	fill->bytes += cfs_memtree_entry_bytes(key.len, val ? val->len : 0);
 	return r < 0 ? r : 0;
 }
 
@@ -322,9 +323,9 @@ static bool flush_is_due(const struct rocks *rocks)
 static int rocks_commit(struct cfs_index *index, const struct cfs_batch *batch)
 {
 	struct rocks *rocks = rocks_of(index);
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *root = NULL;
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = NULL;
 	struct fill fill = {&root, 0};
-	struct cfs_tree *old;
+	struct cfs_memtree *old;
 	int r;
 
 	if (batch->bytes.failed)
@@ -359,7 +360,7 @@ static void rocks_free(struct rocks *rocks)
 	rocksdb_readoptions_destroy(rocks->read);
 	rocksdb_writeoptions_destroy(rocks->write);
 	rocksdb_flushoptions_destroy(rocks->flush);
-	cfs_tree_unref(rocks->pending);
+	cfs_memtree_unref(rocks->pending);
 	(void)pthread_rwlock_destroy(&rocks->lock);
 	free(rocks->path);
 	free(rocks);
@@ -402,8 +403,9 @@ static rocksdb_options_t *options_new(void)
 	rocksdb_options_set_create_if_missing(o, 1);
 	rocksdb_options_set_paranoid_checks(o, 1);
 	rocksdb_options_set_compression(o, rocksdb_no_compression);
-	/* beyond what is ever pending: RocksDB never flushes by itself */
-	rocksdb_options_set_write_buffer_size(o, 4u * PENDING_MAX);
+	/* A batch is never divided, however small this is.  After a full disk
+	 * RocksDB waits for that much room before it writes again. */
+	rocksdb_options_set_write_buffer_size(o, WRITE_BUFFER);
 	rocksdb_options_set_arena_block_size(o, 1u << 20);
 	rocksdb_options_set_max_write_buffer_number(o, 2);
 	rocksdb_options_set_max_open_files(o, OPEN_FILES);
