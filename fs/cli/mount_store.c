@@ -143,7 +143,8 @@ static void on_stop(void *arg)
 #endif
 	s->context.invalidate = NULL;
 	/* Who wants to mount it next waits for what is written now. */
-	(void)cfs_store_set_mount(s->store, NULL);
+	if (cfs_store_set_mount(s->store, NULL) < 0)
+		cfs_log(CFS_LOG_INFO, "%s: the lock's text is old", s->path);
 }
 
 int cfs_mount_store(const char *path, const struct cfs_mount_options *options,
