@@ -7,22 +7,37 @@
 #include "store/map/dtype.h"
 #include "store/util/checked.h"
 
-/* Parts must be there, not derived themselves, and stay as long as this. */
+/* How it is kept; elements of @elem bytes, or it is not fit: -EINVAL. */
+static int get_head(struct cfs_store *store, const struct cfs_digest *digest,
+		    uint32_t elem, struct cfs_chunk_head **head_out,
+		    struct cfs_object_value *where)
+{
+	int r = cfs_object_chunk_head(store, digest, where, head_out);
+
+	return r < 0 ? r : (*head_out)->elem_size == elem ? 0 : -EINVAL;
+}
+
+/*
+ * Parts must be there, not derived themselves, and stay as long as this.  Nor
+ * may a part be derived later: it is not, since its elements are wider than
+ * those of anything that can be.
+ */
 static int check_part(struct cfs_store *store, const struct cfs_chunk_part *p,
 		      uint32_t elem)
 {
-	struct cfs_chunk_facts f;
+	_cleanup_(cfs_freep) struct cfs_chunk_head *head = NULL;
+	struct cfs_object_value where;
 	int r;
 
 	if (p->len % elem || p->off % elem)
 		return -EINVAL;
 	r = cfs_object_claim(store, false, &p->digest);
 	if (r == 0)
-		r = cfs_store_chunk_facts(store, &p->digest, &f);
+		r = get_head(store, &p->digest, elem, &head, &where);
 	if (r < 0)
 		return r;
-	if (f.codec == CFS_CODEC_DERIVED ||
-	    !cfs_range_ok(p->off, p->len, f.raw_len))
+	if (head->codec == CFS_CODEC_DERIVED ||
+	    !cfs_range_ok(p->off, p->len, head->raw_len))
 		return -EINVAL;
 	return 0;
 }
@@ -73,26 +88,22 @@ static int matches(const struct cfs_buf *raw, enum cfs_dtype from,
 	return memcmp(p, is->data, is->len) == 0 ? 0 : -EILSEQ;
 }
 
-int cfs_store_derive(struct cfs_store *store, const struct cfs_digest *digest,
-		     int from_dtype, int to_dtype,
-		     const struct cfs_chunk_part *parts, uint32_t n_parts)
+static int derive(struct cfs_store *store, const struct cfs_digest *digest,
+		  enum cfs_dtype from, enum cfs_dtype to,
+		  const struct cfs_chunk_part *parts, uint32_t n_parts)
 {
+	_cleanup_(cfs_freep) struct cfs_chunk_head *head = NULL;
 	_cleanup_(cfs_buf_free) struct cfs_buf is = CFS_BUF_INIT;
 	_cleanup_(cfs_buf_free) struct cfs_buf raw = CFS_BUF_INIT;
 	_cleanup_(cfs_buf_free) struct cfs_buf stored = CFS_BUF_INIT;
-	enum cfs_dtype from = (enum cfs_dtype)from_dtype;
-	enum cfs_dtype to = (enum cfs_dtype)to_dtype;
-	struct cfs_chunk_facts facts;
+	struct cfs_object_value where;
 	int r;
 
-	if (!cfs_dtype_is_float(from) || !cfs_dtype_is_float(to))
-		return -EINVAL;
-	r = cfs_store_chunk_facts(store, digest, &facts);
-	if (r < 0)
-		return r;
-	if (facts.codec == CFS_CODEC_DERIVED)
+	r = get_head(store, digest, cfs_dtype_size(to), &head, &where);
+	if (head && head->codec == CFS_CODEC_DERIVED)
 		return 0; /* as it is kept already */
-	r = cfs_object_chunk_bytes(store, digest, &is);
+	if (r == 0)
+		r = cfs_object_chunk_bytes(store, digest, &is);
 	if (r == 0)
 		r = read_parts(store, parts, n_parts, cfs_dtype_size(from),
 			       &raw);
@@ -102,12 +113,29 @@ int cfs_store_derive(struct cfs_store *store, const struct cfs_digest *digest,
 		r = cfs_chunk_encode_derived(is.data, is.len, from, to, parts,
 					     n_parts, &stored);
 	/* A record more is only worth it if the old one is larger. */
-	if (r == 0 && stored.len + CFS_RECORD_HEAD_BYTES >= facts.stored_len)
+	if (r == 0 && stored.len + CFS_RECORD_HEAD_BYTES >= where.stored_len)
 		return 0;
 	if (r == 0)
-		r = cfs_append_object(store, false, digest, facts.raw_len,
+		r = cfs_append_object(store, false, digest, head->raw_len,
 				      stored.data, stored.len, false);
 	if (r == 0)
 		cfs_framecache_drop(store->cache, digest, CFS_CACHE_HEAD);
+	return r;
+}
+
+int cfs_store_derive(struct cfs_store *store, const struct cfs_digest *digest,
+		     int from_dtype, int to_dtype,
+		     const struct cfs_chunk_part *parts, uint32_t n_parts)
+{
+	enum cfs_dtype from = (enum cfs_dtype)from_dtype;
+	enum cfs_dtype to = (enum cfs_dtype)to_dtype;
+	int r;
+
+	if (!cfs_dtype_is_float(from) || !cfs_dtype_is_float(to) ||
+	    cfs_dtype_size(from) <= cfs_dtype_size(to))
+		return -EINVAL;
+	pthread_rwlock_rdlock(&store->derive_lock);
+	r = derive(store, digest, from, to, parts, n_parts);
+	pthread_rwlock_unlock(&store->derive_lock);
 	return r;
 }

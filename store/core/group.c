@@ -334,6 +334,7 @@ int cfs_group_init(struct cfs_store *store)
 		&rw, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&store->cut, &rw);
 	pthread_rwlock_init(&store->object_lock, &rw);
+	pthread_rwlock_init(&store->derive_lock, &rw);
 	pthread_rwlockattr_destroy(&rw);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -356,6 +357,7 @@ void cfs_group_fini(struct cfs_store *store)
 	free(store->moves);
 	pthread_rwlock_destroy(&store->cut);
 	pthread_rwlock_destroy(&store->object_lock);
+	pthread_rwlock_destroy(&store->derive_lock);
 	pthread_cond_destroy(&store->wake);
 	pthread_cond_destroy(&store->round_over);
 	pthread_mutex_destroy(&store->round_lock);

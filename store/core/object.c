@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "store/util/checked.h"
 #include "store/util/hash.h"
 #include "store/util/log.h"
 
@@ -73,6 +74,46 @@ static int check_record(struct cfs_store *store, bool is_map,
 	return 0;
 }
 
+/* 12 bytes of head, 12 a frame, 40 a part (store/FORMAT.md, "Chunk"). */
+bool cfs_object_may_be_derived(const struct cfs_object_value *v)
+{
+	uint64_t head = 12 + 12 * cfs_div_up(v->raw_len, CFS_FRAME_BYTES);
+
+	return v->stored_len > head && (v->stored_len - head) % 40 == 0;
+}
+
+static int head_at(struct cfs_store *store, const struct cfs_digest *digest,
+		   const struct cfs_object_value *v,
+		   struct cfs_chunk_head **head_out);
+
+/*
+ * A record that was dead and is found again, by a rebuild, may have outlived
+ * its parts.  object_lock is held.
+ */
+static int claim_parts(struct cfs_store *store, const struct cfs_digest *digest,
+		       const struct cfs_object_value *v)
+{
+	_cleanup_(cfs_freep) struct cfs_chunk_head *head = NULL;
+	struct cfs_object_value part;
+	struct cfs_record record;
+	uint32_t i;
+	int r;
+
+	if (!cfs_object_may_be_derived(v))
+		return 0;
+	r = head_at(store, digest, v, &head);
+	for (i = 0; r == 0 && i < head->n_parts; i++) {
+		const struct cfs_digest *of = &head->parts[i].digest;
+
+		r = cfs_object_locate(store, false, of, &part);
+		if (r == 0)
+			r = check_record(store, false, of, &part, &record);
+		if (r == 0 && store->touch)
+			store->touch(store->touch_arg, false, of);
+	}
+	return r;
+}
+
 int cfs_object_claim(struct cfs_store *store, bool is_map,
 		     const struct cfs_digest *digest)
 {
@@ -86,6 +127,8 @@ int cfs_object_claim(struct cfs_store *store, bool is_map,
 	/* An index that is behind can name a pack that gc removed. */
 	if (r == 0)
 		r = check_record(store, is_map, digest, &v, &record);
+	if (r == 0 && !is_map)
+		r = claim_parts(store, digest, &v);
 	if (r == -EBADMSG)
 		r = -ENOENT;
 	if (r == 0 && store->touch)

@@ -72,6 +72,10 @@ struct cfs_store {
 	pthread_rwlock_t object_lock;
 	cfs_touch_fn *touch; /* guarded by object_lock */
 	void *touch_arg;
+	/* Shared: a chunk is being derived, whose parts gc has been told of or
+	 * not.  Exclusive: gc begins to listen.  Before object_lock. */
+	pthread_rwlock_t derive_lock;
+	atomic_bool gc_running; /* relaxed: only says that there is one */
 
 	/* group.c: rounds */
 	pthread_mutex_t round_lock;
@@ -249,6 +253,8 @@ int cfs_object_locate(struct cfs_store *store, bool is_map,
 		      const struct cfs_digest *digest,
 		      struct cfs_object_value *out);
 struct cfs_place cfs_object_place(const struct cfs_object_value *v);
+/* By its length it may be derived: its head must be looked at. */
+bool cfs_object_may_be_derived(const struct cfs_object_value *v);
 struct cfs_object_value cfs_object_value_of(struct cfs_place place,
 					    uint32_t raw_len);
 bool cfs_object_value_eq(const struct cfs_object_value *a,
