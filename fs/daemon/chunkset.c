@@ -93,14 +93,22 @@ void cfs_chunkset_free(struct cfs_chunkset *set)
 	*set = (struct cfs_chunkset){0};
 }
 
-int cfs_chunkset_put_ino(struct cfs_chunkset *set, uint64_t ino)
+int cfs_chunkset_put_ino_item(struct cfs_chunkset *set, uint64_t ino,
+			      struct cfs_chunkset_item **item_out,
+			      bool *fresh_out)
 {
 	/* spread, so that neighbours do not crowd */
 	uint64_t key[2] = {ino * UINT64_C(0x9e3779b97f4a7c15), ino};
+
+	return put(set, key, item_out, fresh_out);
+}
+
+int cfs_chunkset_put_ino(struct cfs_chunkset *set, uint64_t ino)
+{
 	struct cfs_chunkset_item *item;
 	bool fresh;
 	int r;
 
-	r = put(set, key, &item, &fresh);
+	r = cfs_chunkset_put_ino_item(set, ino, &item, &fresh);
 	return r < 0 ? r : !fresh;
 }

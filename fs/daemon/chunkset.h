@@ -33,7 +33,11 @@ struct cfs_chunkset_item *cfs_chunkset_get(const struct cfs_chunkset *set,
 					   const struct cfs_digest *digest);
 void cfs_chunkset_free(struct cfs_chunkset *set); /* for _cleanup_ too */
 
-/* The same for inode numbers: 1 when @ino was there already, 0, -ENOMEM. */
+/* The same for inode numbers. */
+CFS_MUST_CHECK int
+cfs_chunkset_put_ino_item(struct cfs_chunkset *set, uint64_t ino,
+			  struct cfs_chunkset_item **item_out, bool *fresh_out);
+/* 1 when @ino was there already, 0, -ENOMEM. */
 CFS_MUST_CHECK int cfs_chunkset_put_ino(struct cfs_chunkset *set, uint64_t ino);
 
 #endif
