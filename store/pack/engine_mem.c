@@ -383,6 +383,9 @@ static void mem_close(struct cfs_engine *engine)
 		cfs_buf_free(&mem->refs[i].value);
 	for (size_t i = 0; i < mem->n_events; i++)
 		cfs_buf_free(&mem->events[i].data);
+	for (size_t i = 0; i < mem->n_before; i++)
+		cfs_buf_free(&mem->before[i].bytes);
+	free(mem->before);
 	free(mem->packs);
 	free(mem->refs);
 	free(mem->events);

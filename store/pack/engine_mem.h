@@ -37,6 +37,8 @@ struct cfs_engine_mem {
 	pthread_mutex_t lock;		   /* guards everything below */
 	struct cfs_engine_mem_pack *packs; /* ascending */
 	size_t n_packs;
+	struct cfs_engine_mem_pack *before; /* events begin after these */
+	size_t n_before;
 	struct cfs_engine_mem_ref *refs;
 	size_t n_refs;
 	struct cfs_engine_mem_event *events;

@@ -105,6 +105,32 @@ static void happen(struct cfs_engine_mem *to,
 	}
 }
 
+static void put_pack(struct cfs_engine_mem *to,
+		     const struct cfs_engine_mem_pack *from)
+{
+	struct cfs_engine_mem_pack *pack = cfs_engine_mem_add(to, from->id);
+
+	pack->room = from->room;
+	cfs_engine_mem_put(pack, from->bytes.data, from->bytes.len, 0);
+}
+
+/* What is on the disk now is there for good: the next cut begins with it. */
+static void remember(struct cfs_engine_mem *mem)
+{
+	mem->before = calloc(mem->n_packs + 1, sizeof(*mem->before));
+	if (!mem->before)
+		abort();
+	for (; mem->n_before < mem->n_packs; mem->n_before++) {
+		const struct cfs_engine_mem_pack *p =
+			&mem->packs[mem->n_before];
+		struct cfs_engine_mem_pack *b = &mem->before[mem->n_before];
+
+		b->id = p->id;
+		b->room = p->room;
+		cfs_engine_mem_put(b, p->bytes.data, p->bytes.len, 0);
+	}
+}
+
 size_t cfs_engine_mem_events(struct cfs_engine *engine)
 {
 	struct cfs_engine_mem *mem =
@@ -130,9 +156,12 @@ struct cfs_engine *cfs_engine_mem_after_power_cut(struct cfs_engine *engine,
 		return NULL;
 	to = container_of(out, struct cfs_engine_mem, base);
 	pthread_mutex_lock(&from->lock);
+	for (size_t i = 0; i < from->n_before; i++)
+		put_pack(to, &from->before[i]);
 	for (size_t i = 0; i < CFS_MIN(events, from->n_events); i++)
 		happen(to, &from->events[i],
 		       !seed || is_durable(from, i, events), &state);
 	pthread_mutex_unlock(&from->lock);
+	remember(to);
 	return out;
 }
