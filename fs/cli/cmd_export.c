@@ -315,7 +315,7 @@ static int export(const char *path, const char *dir,
 	_cleanup_(cfs_freep) char *real = NULL;
 	int r;
 
-	r = cfs_live_translate(path, &real, err);
+	r = cfs_live_translate_plain(path, &real, err);
 	if (r == 0)
 		r = cfs_target_open(real, &target, err);
 	if (r < 0)

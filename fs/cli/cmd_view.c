@@ -173,7 +173,7 @@ static int run_path(const char *path, char **out, struct cfs_error *err)
 	_cleanup_(cfs_freep) char *real = NULL;
 	int r;
 
-	r = cfs_live_translate(path, &real, err);
+	r = cfs_live_translate_plain(path, &real, err);
 	if (r == 0)
 		r = cfs_target_open(real, &t, err);
 	if (r < 0)

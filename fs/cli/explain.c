@@ -323,6 +323,6 @@ int cfs_explain(const char *path, const struct cfs_explain_options *options,
 	_cleanup_(cfs_freep) char *real = NULL;
 	int r;
 
-	r = cfs_live_translate(path, &real, err);
+	r = cfs_live_translate_plain(path, &real, err);
 	return r < 0 ? r : explain(path, real, options, err);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "store/core/store.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 
@@ -161,7 +162,8 @@ static void put_root_view(const char *mount, struct cfs_buf *out)
 	cfs_buf_printf(out, "/%s", view);
 }
 
-int cfs_live_translate(const char *path, char **out, struct cfs_error *err)
+static int translate(const char *path, bool stores, char **out,
+		     struct cfs_error *err)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf table = CFS_BUF_INIT;
 	_cleanup_(cfs_buf_free) struct cfs_buf real = CFS_BUF_INIT;
@@ -177,6 +179,8 @@ int cfs_live_translate(const char *path, char **out, struct cfs_error *err)
 	if (r == 0)
 		r = cfs_live_find(cfs_buf_str(&table), cfs_buf_str(&real),
 				  mount, source);
+	if (r > 0 && !stores && cfs_store_probe(source) > 0)
+		r = 0;
 	if (r <= 0) { /* also without /proc: then there is no mount to see */
 		*out = strdup(path);
 		return *out ? 0 : -ENOMEM;
@@ -189,4 +193,15 @@ int cfs_live_translate(const char *path, char **out, struct cfs_error *err)
 		return -ENOMEM;
 	*out = strdup(cfs_buf_str(&moved));
 	return *out ? 0 : -ENOMEM;
+}
+
+int cfs_live_translate(const char *path, char **out, struct cfs_error *err)
+{
+	return translate(path, true, out, err);
+}
+
+int cfs_live_translate_plain(const char *path, char **out,
+			     struct cfs_error *err)
+{
+	return translate(path, false, out, err);
 }

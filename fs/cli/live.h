@@ -13,6 +13,10 @@ struct cfs_error;
  */
 CFS_MUST_CHECK int cfs_live_translate(const char *path, char **out,
 				      struct cfs_error *err);
+/* The same, but a path in the mount of a store is copied, too: the store is the
+ * daemon's, and a view in there a directory like any other. */
+CFS_MUST_CHECK int cfs_live_translate_plain(const char *path, char **out,
+					    struct cfs_error *err);
 
 /* The same over a given table, for tests; @text is that of
  * /proc/self/mountinfo, @path absolute and real.  1 when translated: mount

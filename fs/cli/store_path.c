@@ -64,10 +64,9 @@ static int find_prefix(char *path, struct cfs_store_path *out)
 	}
 }
 
-int cfs_store_path_find(const char *path, struct cfs_store_path *out,
-			struct cfs_error *err)
+int cfs_store_path_prefix(const char *path, struct cfs_store_path *out)
 {
-	_cleanup_(cfs_freep) char *real = NULL, *full = NULL;
+	_cleanup_(cfs_freep) char *full = NULL;
 	size_t len;
 	int r;
 
@@ -75,13 +74,22 @@ int cfs_store_path_find(const char *path, struct cfs_store_path *out,
 	r = absolute(path, &full);
 	if (!r)
 		r = find_prefix(full, out);
-	if (!r)
-		r = cfs_live_translate(path, &real, err);
-	if (r || !strcmp(real, path))
-		return r;
-	r = find_prefix(real, out);
 	len = r > 0 ? strlen(out->inside) : 0;
 	while (len && out->inside[len - 1] == '/')
 		out->inside[--len] = '\0';
 	return r;
+}
+
+int cfs_store_path_find(const char *path, struct cfs_store_path *out,
+			struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *real = NULL;
+	int r;
+
+	r = cfs_store_path_prefix(path, out);
+	if (!r)
+		r = cfs_live_translate(path, &real, err);
+	if (r || !strcmp(real, path))
+		return r;
+	return cfs_store_path_prefix(real, out);
 }

@@ -20,6 +20,9 @@ struct cfs_store_path {
 CFS_MUST_CHECK int cfs_store_path_find(const char *path,
 				       struct cfs_store_path *out,
 				       struct cfs_error *err);
+/* The same without mounts. */
+CFS_MUST_CHECK int cfs_store_path_prefix(const char *path,
+					 struct cfs_store_path *out);
 void cfs_store_path_free(struct cfs_store_path *path); /* for _cleanup_ too */
 
 /* One call of a verb. */

@@ -6,7 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/cli/store_share.h"
+#include "fs/cli/store_verb.h"
 #include "fs/cli/vsource.h"
+#include "fs/daemon/open.h"
 #include "fs/format/format.h"
 #include "fs/view/view.h"
 #include "store/map/eval.h"
@@ -86,6 +89,13 @@ static int open_views(const char *root, struct cfs_target *t,
 
 static void close_views(struct cfs_target *t)
 {
+	if (t->share) { /* they are its own */
+		cfs_store_share_put(t->share);
+		t->share = NULL;
+		t->views = NULL;
+		t->source = NULL;
+		return;
+	}
 	cfs_views_closep(&t->views);
 	t->views = NULL;
 	cfs_source_freep(&t->source);
@@ -140,6 +150,28 @@ static int walk(struct cfs_target *t, const char *path, struct cfs_error *err)
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", path) : 0;
 }
 
+/* 1 when the path leads into a store. */
+static int open_in_store(const char *clean, struct cfs_target *t,
+			 struct cfs_error *err)
+{
+	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
+	const struct cfs_opened *opened;
+	int r;
+
+	r = cfs_store_path_prefix(clean, &path);
+	if (r <= 0)
+		return r;
+	r = cfs_store_share_get(path.store, &t->share, err);
+	if (r < 0)
+		return r;
+	opened = cfs_store_share_opened(t->share);
+	t->source = opened->source;
+	t->views = opened->views;
+	t->root = cfs_steal(path.store);
+	t->rel = cfs_steal(path.inside);
+	return 1;
+}
+
 static int target_open(const char *path, struct cfs_target *t,
 		       struct cfs_error *err)
 {
@@ -148,6 +180,9 @@ static int target_open(const char *path, struct cfs_target *t,
 
 	if (!clean)
 		return -ENOMEM;
+	r = open_in_store(clean, t, err);
+	if (r)
+		return r < 0 ? r : walk(t, path, err);
 	r = split(clean, &t->root, &t->rel);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path);

@@ -1,7 +1,8 @@
 /*
  * What a path on the command line means: RUN, RUN/@dp3/global_step4, a file in
  * either, without any mount.  The part that exists is opened as a source, the
- * rest is walked through the view layer.
+ * rest is walked through the view layer.  In a store that is not mounted the
+ * source is all of the store.
  */
 #ifndef CFS_CLI_TARGET_H
 #define CFS_CLI_TARGET_H
@@ -15,6 +16,7 @@ struct cfs_error;
 struct cfs_filepool;
 struct cfs_source;
 struct cfs_step;
+struct cfs_store_share;
 struct cfs_views;
 struct cfs_vnode;
 
@@ -24,6 +26,7 @@ struct cfs_target {
 	struct cfs_source *source;
 	struct cfs_views *views;
 	struct cfs_vnode *node;
+	struct cfs_store_share *share; /* of a store: owns source and views */
 };
 
 /*
