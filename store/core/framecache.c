@@ -1,7 +1,8 @@
 /*
  * What reading decoded: frames, and heads of chunks.  Least recently used goes
  * first; sharded, so that readers seldom meet on a lock.  An entry that is held
- * outlives its eviction.
+ * outlives its eviction.  A frame is loaded by one thread; others that want it
+ * wait (read-ahead asks for neighbouring parts of one frame at once).
  */
 #include "store/core/store_internal.h"
 
@@ -15,13 +16,17 @@ struct cfs_cached {
 	struct shard *shard;
 	struct cfs_digest digest;
 	uint32_t index;
-	unsigned refs; /* guarded by the shard's lock; the table's is one */
+	/* guarded by the shard's lock: */
+	unsigned refs; /* the table's is one */
+	bool linked;   /* in the table */
+	bool failed;   /* to load */
 	size_t bytes;
 	void *data, *extra; /* free()d with it */
 };
 
 struct shard {
 	pthread_mutex_t lock;
+	pthread_cond_t loaded;
 	struct cfs_cached **buckets; /* guarded by lock, as all below */
 	struct cfs_cached *newest, *oldest;
 	size_t bytes;
@@ -43,6 +48,7 @@ struct cfs_framecache *cfs_framecache_new(size_t bytes)
 	c->n_buckets = 64 + c->shard_bytes / (CFS_FRAME_BYTES / 4);
 	for (i = 0; i < SHARDS; i++) {
 		pthread_mutex_init(&c->shards[i].lock, NULL);
+		pthread_cond_init(&c->shards[i].loaded, NULL);
 		c->shards[i].buckets =
 			calloc(c->n_buckets, sizeof(struct cfs_cached *));
 		if (!c->shards[i].buckets) {
@@ -73,6 +79,8 @@ void cfs_framecache_free(struct cfs_framecache *cache)
 			destroy(e);
 		}
 		free(cache->shards[i].buckets);
+		pthread_cond_destroy(&cache->shards[i].loaded);
+		pthread_mutex_destroy(&cache->shards[i].lock);
 	}
 	free(cache);
 }
@@ -142,9 +150,17 @@ static void evict(struct shard *s, struct cfs_cached **slot)
 	struct cfs_cached *e = *slot;
 
 	*slot = e->chain;
+	e->linked = false;
 	list_remove(s, e);
 	s->bytes -= e->bytes;
 	unref(e);
+}
+
+static void hold(struct shard *s, struct cfs_cached *e)
+{
+	e->refs++;
+	list_remove(s, e);
+	list_push(s, e);
 }
 
 struct cfs_cached *cfs_framecache_get(struct cfs_framecache *cache,
@@ -157,13 +173,26 @@ struct cfs_cached *cfs_framecache_get(struct cfs_framecache *cache,
 
 	pthread_mutex_lock(&s->lock);
 	e = *slot_of(bucket_of(cache, s, h), digest, index);
-	if (e) {
-		e->refs++;
-		list_remove(s, e);
-		list_push(s, e);
-	}
+	if (e && !e->data)
+		e = NULL; /* being loaded */
+	if (e)
+		hold(s, e);
 	pthread_mutex_unlock(&s->lock);
 	return e;
+}
+
+/* Back to the limit, sparing the one just used. */
+static void shrink(struct cfs_framecache *c, struct shard *s,
+		   const struct cfs_cached *e)
+{
+	uint64_t h;
+
+	while (s->bytes > c->shard_bytes && s->oldest != e) {
+		struct cfs_cached *o = s->oldest;
+
+		h = spread(&o->digest, o->index);
+		evict(s, slot_of(bucket_of(c, s, h), &o->digest, o->index));
+	}
 }
 
 static void insert(struct cfs_framecache *c, struct shard *s, uint64_t h,
@@ -173,20 +202,74 @@ static void insert(struct cfs_framecache *c, struct shard *s, uint64_t h,
 
 	e->chain = *bucket;
 	*bucket = e;
+	e->linked = true;
 	list_push(s, e);
 	s->bytes += e->bytes;
-	while (s->bytes > c->shard_bytes && s->oldest != e) {
-		struct cfs_cached *o = s->oldest;
-
-		h = spread(&o->digest, o->index);
-		evict(s, slot_of(bucket_of(c, s, h), &o->digest, o->index));
-	}
+	shrink(c, s, e);
 }
 
-struct cfs_cached *cfs_framecache_add(struct cfs_framecache *cache,
-				      const struct cfs_digest *digest,
-				      uint32_t index, void *data, size_t len,
-				      void *extra)
+struct cfs_cached *cfs_framecache_claim(struct cfs_framecache *cache,
+					const struct cfs_digest *digest,
+					uint32_t index, bool *load_out)
+{
+	uint64_t h = spread(digest, index);
+	struct shard *s = shard_of(cache, h);
+	struct cfs_cached *e;
+
+	*load_out = false;
+	pthread_mutex_lock(&s->lock);
+	while ((e = *slot_of(bucket_of(cache, s, h), digest, index))) {
+		hold(s, e);
+		while (!e->data && !e->failed)
+			pthread_cond_wait(&s->loaded, &s->lock);
+		if (e->data)
+			break;
+		unref(e); /* who comes next tries anew */
+	}
+	if (!e) {
+		e = calloc(1, sizeof(*e));
+		if (e) {
+			*e = (struct cfs_cached){
+				.shard = s,
+				.digest = *digest,
+				.index = index,
+				.refs = 2, /* the table's and the caller's */
+				.bytes = sizeof(*e),
+			};
+			insert(cache, s, h, e);
+			*load_out = true;
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	return e;
+}
+
+void cfs_framecache_loaded(struct cfs_framecache *cache,
+			   struct cfs_cached *cached, void *data, size_t len)
+{
+	struct shard *s = cached->shard;
+	struct cfs_cached **slot;
+	uint64_t h = spread(&cached->digest, cached->index);
+
+	pthread_mutex_lock(&s->lock);
+	cached->data = data;
+	cached->failed = !data;
+	if (data && cached->linked) {
+		cached->bytes += len;
+		s->bytes += len;
+		shrink(cache, s, cached);
+	} else if (cached->linked) {
+		slot = bucket_of(cache, s, h);
+		evict(s, slot_of(slot, &cached->digest, cached->index));
+	}
+	pthread_cond_broadcast(&s->loaded);
+	pthread_mutex_unlock(&s->lock);
+}
+
+struct cfs_cached *cfs_framecache_replace(struct cfs_framecache *cache,
+					  const struct cfs_digest *digest,
+					  uint32_t index, void *data,
+					  size_t len, void *extra)
 {
 	uint64_t h = spread(digest, index);
 	struct shard *s = shard_of(cache, h);
@@ -208,17 +291,9 @@ struct cfs_cached *cfs_framecache_add(struct cfs_framecache *cache,
 	};
 	pthread_mutex_lock(&s->lock);
 	slot = slot_of(bucket_of(cache, s, h), digest, index);
-	if (*slot && index != CFS_CACHE_HEAD) {
-		struct cfs_cached *there = *slot;
-
-		there->refs++;
-		destroy(e);
-		e = there;
-	} else {
-		if (*slot)
-			evict(s, slot);
-		insert(cache, s, h, e);
-	}
+	if (*slot)
+		evict(s, slot);
+	insert(cache, s, h, e);
 	pthread_mutex_unlock(&s->lock);
 	return e;
 }

@@ -151,26 +151,55 @@ static int whole_frames(const struct reading *rd, uint32_t first, uint32_t n,
 	return r;
 }
 
-/* Part of one frame. */
-static int part_of_frame(const struct reading *rd, uint32_t index, uint32_t off,
-			 uint8_t *out, size_t len)
+static int load_frame(const struct reading *rd, uint32_t index,
+		      uint8_t **data_out)
 {
-	_cleanup_(cfs_framecache_putp) struct cfs_cached *e = NULL;
-	_cleanup_(cfs_freep) uint8_t *data = NULL;
-	uint32_t n = cfs_frame_raw_len(rd->head, index);
+	_cleanup_(cfs_freep) uint8_t *data =
+		malloc(cfs_frame_raw_len(rd->head, index));
 	int r;
 
-	data = malloc(n);
 	if (!data)
 		return -ENOMEM;
 	r = whole_frames(rd, index, 1, data);
 	if (r < 0)
 		return r;
-	memcpy(out, data + off, len);
-	if (!rd->quiet)
-		e = cfs_framecache_add(rd->store->cache, rd->digest, index,
-				       cfs_steal(data), n, NULL);
+	*data_out = cfs_steal(data);
 	return 0;
+}
+
+/* Part of one frame.  Only who was asked from outside may wait for another
+ * thread's frame: one that reads the parts of a derived chunk is waited for. */
+static int part_of_frame(const struct reading *rd, uint32_t index, uint32_t off,
+			 uint8_t *out, size_t len)
+{
+	_cleanup_(cfs_framecache_putp) struct cfs_cached *e = NULL;
+	_cleanup_(cfs_freep) uint8_t *own = NULL;
+	uint8_t *data = NULL;
+	bool load = true;
+	int r = 0;
+
+	if (!rd->quiet && !rd->depth) {
+		e = cfs_framecache_claim(rd->store->cache, rd->digest, index,
+					 &load);
+		if (!e)
+			return -ENOMEM;
+	}
+	if (load)
+		r = load_frame(rd, index, &data);
+	if (e && load)
+		cfs_framecache_loaded(rd->store->cache, e, data,
+				      cfs_frame_raw_len(rd->head, index));
+	else if (e)
+		data = cfs_cached_data(e);
+	if (r == 0)
+		memcpy(out, data + off, len);
+	if (r == 0 && rd->depth && !rd->quiet)
+		e = cfs_framecache_replace(
+			rd->store->cache, rd->digest, index, data,
+			cfs_frame_raw_len(rd->head, index), NULL);
+	else if (!e)
+		own = data;
+	return r;
 }
 
 static bool from_cache(const struct reading *rd, uint32_t index, uint32_t off,
@@ -259,8 +288,8 @@ static int get_head(struct cfs_store *store, const struct cfs_digest *digest,
 	}
 	bytes = sizeof(*head) + head->n_frames * sizeof(head->frames[0]) +
 		head->n_parts * sizeof(*head->parts) + sizeof(*where);
-	*out = cfs_framecache_add(store->cache, digest, CFS_CACHE_HEAD,
-				  cfs_steal(head), bytes, cfs_steal(where));
+	*out = cfs_framecache_replace(store->cache, digest, CFS_CACHE_HEAD,
+				      cfs_steal(head), bytes, cfs_steal(where));
 	return *out ? 0 : -ENOMEM;
 }
 

@@ -21,143 +21,6 @@ static struct cfs_position behind(struct cfs_position at, uint32_t payload_len)
 	return at;
 }
 
-/* ---- what was seen since the last GROUP ---- */
-
-static int push(struct cfs_seen **items, size_t *n, size_t *cap,
-		const struct cfs_record *record, struct cfs_place place)
-{
-	if (*n == *cap) {
-		size_t more = *cap ? *cap * 2 : 64;
-		struct cfs_seen *p = realloc(*items, more * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		*items = p;
-		*cap = more;
-	}
-	(*items)[(*n)++] = (struct cfs_seen){*record, place};
-	return 0;
-}
-
-static int push_seen(struct cfs_seen_list *l, const struct cfs_record *record,
-		     struct cfs_place place)
-{
-	return push(&l->items, &l->n, &l->cap, record, place);
-}
-
-static void seen_free(struct cfs_seen_list *l)
-{
-	free(l->items);
-	*l = (struct cfs_seen_list){NULL, 0, 0};
-}
-
-/* All of @from behind what @to has. */
-static int seen_append(struct cfs_seen_list *to, struct cfs_seen_list *from)
-{
-	size_t i;
-	int r = 0;
-
-	for (i = 0; r == 0 && i < from->n; i++)
-		r = push_seen(to, &from->items[i].record, from->items[i].place);
-	from->n = 0;
-	return r;
-}
-
-/* ---- applying ---- */
-
-static int read_payload(struct replay *rp, struct cfs_place place,
-			struct cfs_buf *out)
-{
-	uint8_t *p;
-
-	cfs_buf_reset(out);
-	p = cfs_buf_grow(out, place.len);
-	if (!p)
-		return -ENOMEM;
-	return cfs_packs_read(rp->store->packs, place, 0, p, place.len);
-}
-
-static int add_change(void *arg, struct cfs_slice key,
-		      const struct cfs_slice *val)
-{
-	struct cfs_batch *batch = arg;
-
-	/* Derived keys are made from records, whoever writes them. */
-	if (!cfs_key_is_logged(key))
-		return -EBADMSG;
-	if (val)
-		cfs_batch_put(batch, key, *val);
-	else
-		cfs_batch_del(batch, key);
-	return 0;
-}
-
-static int index_commit(struct replay *rp, const struct cfs_batch *batch)
-{
-	struct cfs_index *index = rp->store->index;
-
-	if (batch->bytes.failed)
-		return -ENOMEM;
-	return batch->count ? index->ops->commit(index, batch) : 0;
-}
-
-/* A rebuild has no `t` until its end, so it may apply a group in pieces. */
-static int apply_batches(struct replay *rp, struct cfs_batch *batch)
-{
-	_cleanup_(cfs_buf_free) struct cfs_buf payload = CFS_BUF_INIT;
-	size_t i;
-	int r;
-
-	/* A snapshot on the way is the state there is already. */
-	if (rp->tip.flags & CFS_GROUP_SNAPSHOT && rp->any_applied)
-		return 0;
-	for (i = 0; i < rp->tip_batches.n; i++) {
-		r = read_payload(rp, rp->tip_batches.items[i].place, &payload);
-		if (r == 0)
-			r = cfs_batch_each(payload.data + 8, payload.len - 8,
-					   add_change, batch);
-		if (r == 0 && rp->rebuild) {
-			r = index_commit(rp, batch);
-			cfs_batch_fini(batch);
-			*batch = (struct cfs_batch)CFS_BATCH_INIT;
-		}
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int apply_tip(struct replay *rp)
-{
-	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	struct cfs_applied a = {rp->tip.number, rp->tip.end, rp->tip.digest};
-	size_t i;
-	int r;
-
-	if (rp->tip_applied)
-		return 0;
-	r = apply_batches(rp, &batch);
-	if (r < 0)
-		return r;
-	if (!rp->rebuild) {
-		for (i = 0; i < rp->tip_objects.n; i++)
-			cfs_rebuild_put(&batch,
-					&rp->tip_objects.items[i].record,
-					rp->tip_objects.items[i].place);
-		cfs_applied_put(&batch, &a);
-	}
-	r = index_commit(rp, &batch);
-	if (r < 0)
-		return r;
-	rp->tip_applied = rp->any_applied = true;
-	rp->tip_objects.n = 0;
-	rp->tip_batches.n = 0;
-	if (rp->store->options.progress)
-		rp->store->options.progress(rp->store->options.progress_arg,
-					    rp->tip.number, 0, "replaying");
-	return 0;
-}
-
 /* ---- GROUP records ---- */
 
 /* The last @n batches seen are those of the group: 1 yes, 0 no. */
@@ -176,7 +39,8 @@ static int batches_fit(struct replay *rp, const struct cfs_group_record *g)
 		return -ENOMEM;
 	for (i = rp->batches.n - g->n_batches; r > 0 && i < rp->batches.n;
 	     i++) {
-		r = read_payload(rp, rp->batches.items[i].place, &payload);
+		r = cfs_replay_payload(rp, rp->batches.items[i].place,
+				       &payload);
 		if (r < 0)
 			break;
 		cfs_digester_add(d, payload.data, payload.len);
@@ -197,11 +61,12 @@ static int take_seen(struct replay *rp, uint32_t n_batches)
 
 	rp->tip_batches.n = 0;
 	for (i = skip; r == 0 && i < rp->batches.n; i++)
-		r = push_seen(&rp->tip_batches, &rp->batches.items[i].record,
-			      rp->batches.items[i].place);
+		r = cfs_seen_push(&rp->tip_batches,
+				  &rp->batches.items[i].record,
+				  rp->batches.items[i].place);
 	rp->batches.n = 0;
 	if (r == 0)
-		r = seen_append(&rp->tip_objects, &rp->objects);
+		r = cfs_seen_append(&rp->tip_objects, &rp->objects);
 	return r;
 }
 
@@ -222,7 +87,7 @@ static int new_tip(struct replay *rp, const struct cfs_group_record *g,
 	int r;
 
 	if (!replaces) {
-		r = apply_tip(rp);
+		r = cfs_replay_apply(rp);
 		if (r < 0)
 			return r;
 		rp->before = rp->tip;
@@ -263,7 +128,7 @@ static int meet(struct replay *rp, const struct cfs_group_record *g,
 	for (i = 0; i < rp->objects.n; i++)
 		cfs_rebuild_put(&batch, &rp->objects.items[i].record,
 				rp->objects.items[i].place);
-	r = index_commit(rp, &batch);
+	r = cfs_replay_commit(rp, &batch);
 	rp->objects.n = 0;
 	rp->batches.n = 0;
 	rp->tip.snapshot = snapshot_of(rp, g, at);
@@ -345,12 +210,14 @@ static int on_record(void *arg, const struct cfs_record *record,
 	case CFS_RECORD_CHUNK:
 	case CFS_RECORD_MAP:
 		rp->trailing = true;
-		return rp->broken ? 0 : push_seen(&rp->objects, record, place);
+		return rp->broken ? 0
+				  : cfs_seen_push(&rp->objects, record, place);
 	case CFS_RECORD_BATCH:
 		rp->trailing = true;
 		if (!rp->batches.n)
 			rp->batches_at = at;
-		return rp->broken ? 0 : push_seen(&rp->batches, record, place);
+		return rp->broken ? 0
+				  : cfs_seen_push(&rp->batches, record, place);
 	case CFS_RECORD_GROUP:
 		return on_group(rp, record, place, at);
 	case CFS_RECORD_SYNCED:
@@ -440,7 +307,7 @@ static int finish(struct replay *rp, const struct cfs_scan_end *end,
 		if (r < 0)
 			return r;
 	}
-	r = apply_tip(rp);
+	r = cfs_replay_apply(rp);
 	if (r < 0)
 		return r;
 	*out = (struct cfs_recovered){
@@ -504,10 +371,10 @@ int cfs_replay(struct cfs_store *store, bool rebuild, struct cfs_recovered *out,
 				   err);
 	if (r == 0)
 		r = finish(&rp, &end, out, err);
-	seen_free(&rp.batches);
-	seen_free(&rp.objects);
-	seen_free(&rp.tip_batches);
-	seen_free(&rp.tip_objects);
+	cfs_seen_free(&rp.batches);
+	cfs_seen_free(&rp.objects);
+	cfs_seen_free(&rp.tip_batches);
+	cfs_seen_free(&rp.tip_objects);
 	/* What the index said may be what is wrong. */
 	if (!rebuild && (r == -EBADMSG || r == -ENOENT || r == -EINVAL))
 		r = -ESTALE;

@@ -39,4 +39,20 @@ struct replay {
 	struct cfs_seen_list tip_batches, tip_objects;
 };
 
+/* ---- replay_apply.c ---- */
+
+CFS_MUST_CHECK int cfs_seen_push(struct cfs_seen_list *list,
+				 const struct cfs_record *record,
+				 struct cfs_place place);
+/* All of @from behind what @to has; @from is empty then. */
+CFS_MUST_CHECK int cfs_seen_append(struct cfs_seen_list *to,
+				   struct cfs_seen_list *from);
+void cfs_seen_free(struct cfs_seen_list *list);
+CFS_MUST_CHECK int cfs_replay_payload(struct replay *rp, struct cfs_place place,
+				      struct cfs_buf *out);
+CFS_MUST_CHECK int cfs_replay_commit(struct replay *rp,
+				     const struct cfs_batch *batch);
+/* The tip, which counts, if that is not done already. */
+CFS_MUST_CHECK int cfs_replay_apply(struct replay *rp);
+
 #endif

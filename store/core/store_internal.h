@@ -322,12 +322,22 @@ void cfs_framecache_free(struct cfs_framecache *cache);
 struct cfs_cached *cfs_framecache_get(struct cfs_framecache *cache,
 				      const struct cfs_digest *digest,
 				      uint32_t index);
-/* Takes @data (malloc()ed) over and holds it; one that is there already wins
- * (not for heads: the new one replaces it). */
-struct cfs_cached *cfs_framecache_add(struct cfs_framecache *cache,
-				      const struct cfs_digest *digest,
-				      uint32_t index, void *data, size_t len,
-				      void *extra);
+/*
+ * As get, but waits for a frame that another thread loads, and NULL means no
+ * memory.  @load_out: it is not there; the caller loads it and must say so
+ * (loaded).  One that is loaded must not wait for another: no cycles.
+ */
+struct cfs_cached *cfs_framecache_claim(struct cfs_framecache *cache,
+					const struct cfs_digest *digest,
+					uint32_t index, bool *load_out);
+/* @data (malloc()ed, taken over); NULL: it could not be had. */
+void cfs_framecache_loaded(struct cfs_framecache *cache,
+			   struct cfs_cached *cached, void *data, size_t len);
+/* Puts it there anew, and holds it; takes @data and @extra over. */
+struct cfs_cached *cfs_framecache_replace(struct cfs_framecache *cache,
+					  const struct cfs_digest *digest,
+					  uint32_t index, void *data,
+					  size_t len, void *extra);
 void cfs_framecache_drop(struct cfs_framecache *cache,
 			 const struct cfs_digest *digest, uint32_t index);
 void cfs_framecache_put(struct cfs_cached *cached);

@@ -488,6 +488,90 @@ START_TEST(index_anyhow)
 }
 END_TEST
 
+/* ---- an index without room ---- */
+
+struct flaky {
+	struct cfs_index base;
+	struct cfs_index *real;
+	unsigned fail; /* so many commits fail */
+};
+
+static int flaky_get(struct cfs_index *index, struct cfs_slice key,
+		     struct cfs_buf *val_out)
+{
+	struct flaky *f = container_of(index, struct flaky, base);
+
+	return f->real->ops->get(f->real, key, val_out);
+}
+
+static int flaky_commit(struct cfs_index *index, const struct cfs_batch *batch)
+{
+	struct flaky *f = container_of(index, struct flaky, base);
+
+	if (f->fail) {
+		f->fail--;
+		return -ENOSPC;
+	}
+	return f->real->ops->commit(f->real, batch);
+}
+
+static int flaky_iter(struct cfs_index *index, struct cfs_slice prefix,
+		      struct cfs_slice from, struct cfs_index_iter **out)
+{
+	struct flaky *f = container_of(index, struct flaky, base);
+
+	return f->real->ops->iter_new(f->real, prefix, from, out);
+}
+
+static void flaky_close(struct cfs_index *index)
+{
+	struct flaky *f = container_of(index, struct flaky, base);
+
+	cfs_index_close(f->real);
+	free(f);
+}
+
+static const struct cfs_index_ops flaky_ops = {
+	.get = flaky_get,
+	.commit = flaky_commit,
+	.iter_new = flaky_iter,
+	.close = flaky_close,
+};
+
+/* The log has the group, so it is acknowledged; the index gets it later. */
+START_TEST(an_index_without_room)
+{
+	struct flaky *f = calloc(1, sizeof(*f));
+	struct cfs_digest d;
+	struct bed b, after;
+	int i;
+
+	ck_assert_ptr_nonnull(f);
+	f->base.ops = &flaky_ops;
+	f->real = cfs_index_mem_new();
+	bed_open(&b, NULL, &f->base);
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	f->fail = 2;
+	bed_set(&b, "a", "2");
+	bed_store_chunk(&b, 8, 10000, &d);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	bed_set(&b, "b", "3");
+	ck_assert_int_eq(cfs_store_commit(b.store), -ENOSPC);
+	for (i = 0; i < 2; i++) {
+		bed_open(&after, bed_disk(&b), bed_index_copy(f->real));
+		ck_assert_str_eq(bed_get(&after, "a"), "2");
+		ck_assert_str_eq(bed_get(&after, "b"), i ? "3" : "");
+		ck_assert_int_eq(bed_check_chunk(&after, 8, 10000, &d), 0);
+		ck_assert_int_eq(cfs_store_close(after.store), 0);
+		ck_assert_str_eq(bed_get(&b, "a"), "2");
+		ck_assert_str_eq(bed_get(&b, "b"), "3");
+		ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	}
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 /* An index that is behind may name a pack that gc has removed since: such a
  * key is no reason to believe that a chunk is there. */
 START_TEST(dedup_looks_at_the_record)
@@ -634,6 +718,7 @@ static Suite *suite(void)
 	tcase_add_test(t, a_failed_commit_says_so);
 	tcase_add_test(t, a_full_disk);
 	tcase_add_test(t, index_anyhow);
+	tcase_add_test(t, an_index_without_room);
 	tcase_add_test(t, dedup_looks_at_the_record);
 	tcase_add_loop_test(t, damage_is_no_crash, 0, 3);
 	tcase_add_test(t, a_group_written_twice);

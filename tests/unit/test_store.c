@@ -240,6 +240,62 @@ START_TEST(reads_any_part)
 }
 END_TEST
 
+struct reader {
+	struct bed *bed;
+	const struct cfs_digest *digest;
+	const uint8_t *want;
+	uint64_t state;
+};
+
+static void *read_around(void *arg)
+{
+	struct reader *rd = arg;
+	uint8_t *is = malloc(70000);
+	int i;
+
+	ck_assert_ptr_nonnull(is);
+	for (i = 0; i < 300; i++) {
+		uint32_t off = (uint32_t)(bed_random(&rd->state) % 2000000);
+		size_t len = bed_random(&rd->state) % 70000;
+
+		if (i % 50 == 7)
+			len = 0;
+		ck_assert_int_eq(cfs_store_read_chunk(rd->bed->store,
+						      rd->digest, off, is, len),
+				 0);
+		ck_assert_mem_eq(is, rd->want + off, len);
+	}
+	free(is);
+	return NULL;
+}
+
+/* Many at the same frames, in a cache that holds few of them. */
+START_TEST(readers_meet)
+{
+	uint8_t *want = bed_bytes(77, 2100000);
+	struct cfs_store_facts f;
+	struct reader rd[6];
+	struct cfs_digest d;
+	pthread_t t[6];
+	struct bed b;
+	unsigned i;
+
+	bed_open(&b, NULL, NULL);
+	bed_store_chunk(&b, 77, 2100000, &d);
+	for (i = 0; i < 6; i++) {
+		rd[i] = (struct reader){&b, &d, want, 5};
+		ck_assert_int_eq(
+			pthread_create(&t[i], NULL, read_around, &rd[i]), 0);
+	}
+	for (i = 0; i < 6; i++)
+		pthread_join(t[i], NULL);
+	ck_assert_int_eq(cfs_store_facts(b.store, &f), 0);
+	ck_assert_uint_gt(f.cache_hits, 0);
+	free(want);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 START_TEST(absent_objects)
 {
 	struct cfs_content_map map;
@@ -608,6 +664,7 @@ static Suite *suite(void)
 	tcase_add_test(disk, a_deleted_or_damaged_index_is_rebuilt);
 	suite_add_tcase(s, disk);
 	tcase_add_test(mem, reads_any_part);
+	tcase_add_test(mem, readers_meet);
 	tcase_add_test(mem, absent_objects);
 	tcase_add_test(mem, maps_are_kept_once);
 	tcase_add_test(mem, damage_is_never_served);
