@@ -40,21 +40,24 @@ static size_t in_place(struct write *w)
 	return n;
 }
 
-/* The blob that ends where this write begins, if it can grow. */
+/* The blob that ends where this write begins, if it can grow; else at_out is
+ * left alone. */
 static struct cfs_blob *growing(const struct write *w, size_t *at_out)
 {
 	const struct cfs_pieces *p = w->ino->cur.pieces;
 	size_t i = w->off ? cfs_pieces_find(p, w->off - 1) : p->n;
 	const struct cfs_piece *e;
+	size_t at;
 
 	if (i == p->n || p->v[i].off + p->v[i].len != w->off)
 		return NULL;
 	e = &p->v[i];
 	if (!mine(w->ino, e->blob) || e->blob == w->ino->stream.tail)
 		return NULL;
-	*at_out = cfs_blob_len(e->blob);
-	if (e->chunk_off + e->len != *at_out || *at_out >= CFS_CHUNK_BYTES)
+	at = cfs_blob_len(e->blob);
+	if (e->chunk_off + e->len != at || at >= CFS_CHUNK_BYTES)
 		return NULL;
+	*at_out = at;
 	return e->blob;
 }
 
