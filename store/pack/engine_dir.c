@@ -1,7 +1,6 @@
 /* Packs as files of a directory: STORE/packs/LLLL/NNNNNNNN.pack. */
 #include "store/pack/engine_dir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,41 +14,28 @@
 #include "store/util/log.h"
 
 #define OPEN_MAX_PACKS 256u
-#define NAME_BYTES     24 /* "LLLL/NNNNNNNN.pack" */
 
 static struct cfs_engine_dir *dir_of(struct cfs_engine *engine)
 {
 	return container_of(engine, struct cfs_engine_dir, base);
 }
 
-static const char *pack_name(struct cfs_pack_id id, char name[NAME_BYTES])
-{
-	(void)snprintf(name, NAME_BYTES, "%04x/%08x.pack", (unsigned)id.lane,
-		       (unsigned)id.number);
-	return name;
-}
-
-static const char *lane_name(struct cfs_pack_id id, char name[NAME_BYTES])
-{
-	(void)snprintf(name, NAME_BYTES, "%04x", (unsigned)id.lane);
-	return name;
-}
-
 static int log_pack(int r, struct cfs_pack_id id, const char *what)
 {
-	char name[NAME_BYTES];
+	char name[CFS_ENGINE_DIR_NAME];
 
-	return cfs_log_err(r, "pack %s: %s", pack_name(id, name), what);
+	return cfs_log_err(r, "pack %s: %s", cfs_engine_dir_pack(id, name),
+			   what);
 }
 
 static int open_pack(void *arg, struct cfs_pack_id id)
 {
 	const struct cfs_engine_dir *d = arg;
-	char name[NAME_BYTES];
+	char name[CFS_ENGINE_DIR_NAME];
 	int fd;
 
 	/* read-only: what is written is held open by create() */
-	fd = openat(d->packs_fd, pack_name(id, name),
+	fd = openat(d->packs_fd, cfs_engine_dir_pack(id, name),
 		    O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
 }
@@ -99,16 +85,16 @@ static int dir_create(struct cfs_engine *engine, struct cfs_pack_id id,
 	struct cfs_engine_dir *d = dir_of(engine);
 	_cleanup_(cfs_closep) int fd = -1;
 	_cleanup_(cfs_closep) int lane = -1;
-	char name[NAME_BYTES];
+	char name[CFS_ENGINE_DIR_NAME];
 	int r;
 
 	r = cfs_fault_hit(CFS_ENGINE_CREATE);
 	if (r < 0)
 		return r;
-	lane = subdir(d->packs_fd, lane_name(id, name));
+	lane = subdir(d->packs_fd, cfs_engine_dir_lane(id, name));
 	if (lane < 0)
 		return lane;
-	fd = openat(d->packs_fd, pack_name(id, name),
+	fd = openat(d->packs_fd, cfs_engine_dir_pack(id, name),
 		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
@@ -177,9 +163,9 @@ static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 static int sync_lane(const struct cfs_engine_dir *d, struct cfs_pack_id id)
 {
 	_cleanup_(cfs_closep) int fd = -1;
-	char name[NAME_BYTES];
+	char name[CFS_ENGINE_DIR_NAME];
 
-	fd = openat(d->packs_fd, lane_name(id, name),
+	fd = openat(d->packs_fd, cfs_engine_dir_lane(id, name),
 		    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
@@ -253,134 +239,15 @@ static ssize_t dir_read(struct cfs_engine *engine, struct cfs_pack_id id,
 	return r < 0 ? log_pack(r, id, "cannot be read") : (ssize_t)done;
 }
 
-static int dir_size(struct cfs_engine *engine, struct cfs_pack_id id,
-		    uint64_t *size_out)
-{
-	char name[NAME_BYTES];
-	struct stat st;
-
-	if (fstatat(dir_of(engine)->packs_fd, pack_name(id, name), &st,
-		    AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	*size_out = (uint64_t)st.st_size;
-	return 0;
-}
-
-/* Exactly @digits lower-case hex digits and then @tail. */
-static bool parse_name(const char *name, int digits, const char *tail,
-		       uint32_t *out)
-{
-	uint32_t v = 0;
-
-	for (int i = 0; i < digits; i++) {
-		char c = name[i];
-
-		if (c >= '0' && c <= '9')
-			v = v << 4 | (uint32_t)(c - '0');
-		else if (c >= 'a' && c <= 'f')
-			v = v << 4 | (uint32_t)(c - 'a' + 10);
-		else
-			return false;
-	}
-	*out = v;
-	return strcmp(name + digits, tail) == 0;
-}
-
-struct numbers {
-	uint32_t *v;
-	size_t n, cap;
-};
-
-static void numbers_free(struct numbers *numbers)
-{
-	free(numbers->v);
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* The names in a directory that are numbers, ascending. */
-static int read_numbers(int dirfd, const char *path, int digits,
-			const char *tail, struct numbers *out)
-{
-	const struct dirent *e;
-	uint32_t v, *grown;
-	DIR *dir;
-	int fd, r;
-
-	fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (!dir) {
-		r = -errno;
-		cfs_closep(&fd);
-		return r;
-	}
-	for (errno = 0, r = 0; r == 0 && (e = readdir(dir)); errno = 0) {
-		if (!parse_name(e->d_name, digits, tail, &v))
-			continue;
-		if (out->n == out->cap) {
-			out->cap = out->cap ? 2 * out->cap : 64;
-			grown = realloc(out->v, out->cap * sizeof(*grown));
-			r = grown ? 0 : -ENOMEM;
-			if (!grown)
-				break;
-			out->v = grown;
-		}
-		out->v[out->n++] = v;
-	}
-	if (r == 0 && errno)
-		r = -errno;
-	(void)closedir(dir);
-	if (r == 0 && out->n)
-		qsort(out->v, out->n, sizeof(*out->v), compare);
-	return r;
-}
-
-static int list_lane(struct cfs_engine *engine, uint16_t lane, cfs_pack_fn *fn,
-		     void *arg)
-{
-	_cleanup_(numbers_free) struct numbers packs = {0};
-	struct cfs_pack_id id = {lane, 0};
-	char name[NAME_BYTES];
-	uint64_t size;
-	int r;
-
-	r = read_numbers(dir_of(engine)->packs_fd, lane_name(id, name), 8,
-			 ".pack", &packs);
-	for (size_t i = 0; r == 0 && i < packs.n; i++) {
-		id.number = packs.v[i];
-		r = dir_size(engine, id, &size);
-		if (r == -ENOENT) /* removed meanwhile */
-			r = 0;
-		else if (r == 0 && id.number)
-			r = fn(arg, id, size);
-	}
-	return r;
-}
-
-static int dir_list(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg)
-{
-	_cleanup_(numbers_free) struct numbers lanes = {0};
-	int r;
-
-	r = read_numbers(dir_of(engine)->packs_fd, ".", 4, "", &lanes);
-	for (size_t i = 0; r == 0 && i < lanes.n; i++)
-		r = list_lane(engine, (uint16_t)lanes.v[i], fn, arg);
-	return r;
-}
-
 static int dir_remove(struct cfs_engine *engine, struct cfs_pack_id id)
 {
 	struct cfs_engine_dir *d = dir_of(engine);
-	char name[NAME_BYTES];
+	char name[CFS_ENGINE_DIR_NAME];
 	int r;
 
 	r = cfs_fault_hit(CFS_ENGINE_REMOVE);
-	if (r == 0 && unlinkat(d->packs_fd, pack_name(id, name), 0) < 0)
+	if (r == 0 &&
+	    unlinkat(d->packs_fd, cfs_engine_dir_pack(id, name), 0) < 0)
 		r = -errno;
 	if (r == 0)
 		cfs_fdcache_drop(d->files, id);
@@ -421,8 +288,8 @@ static const struct cfs_engine_ops dir_ops = {
 	.sync = dir_sync,
 	.seal = dir_seal,
 	.read = dir_read,
-	.size = dir_size,
-	.list = dir_list,
+	.size = cfs_engine_dir_size,
+	.list = cfs_engine_dir_list,
 	.remove = dir_remove,
 	.ref_get = cfs_engine_dir_ref_get,
 	.ref_cas = cfs_engine_dir_ref_cas,

@@ -16,6 +16,17 @@ struct cfs_engine_dir {
 	pthread_mutex_t ref_lock; /* one replacement at a time */
 };
 
+#define CFS_ENGINE_DIR_NAME 24 /* "LLLL/NNNNNNNN.pack" */
+
+/* Names below packs_fd, into @name, which is returned. */
+const char *cfs_engine_dir_pack(struct cfs_pack_id id,
+				char name[CFS_ENGINE_DIR_NAME]);
+const char *cfs_engine_dir_lane(struct cfs_pack_id id,
+				char name[CFS_ENGINE_DIR_NAME]);
+int cfs_engine_dir_size(struct cfs_engine *engine, struct cfs_pack_id id,
+			uint64_t *size_out);
+int cfs_engine_dir_list(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg);
+
 int cfs_engine_dir_ref_get(struct cfs_engine *engine, const char *name,
 			   struct cfs_buf *out);
 int cfs_engine_dir_ref_cas(struct cfs_engine *engine, const char *name,

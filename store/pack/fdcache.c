@@ -127,6 +127,7 @@ int cfs_fdcache_get(struct cfs_fdcache *cache, struct cfs_pack_id id,
 	}
 	fresh->id = id;
 	fresh->fd = fd;
+	fresh->unnamed = true; /* the process before may have been killed */
 	pthread_mutex_lock(&cache->lock);
 	f = hold(cache, id); /* another thread may have been faster */
 	if (!f) {

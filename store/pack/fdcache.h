@@ -13,7 +13,7 @@ struct cfs_fdcache_file {
 	int fd;
 	unsigned refs; /* guarded by the cache's lock */
 	bool gone;     /* removed: closed with the last reference */
-	bool unnamed;  /* its directory was not synced since it was made */
+	bool unnamed;  /* its directory was not synced since it was opened */
 	uint64_t room; /* being written: still held by create, else 0 */
 };
 

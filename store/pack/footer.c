@@ -29,7 +29,7 @@ static int footer_put(struct cfs_packs *packs,
 		return -1;
 	record.payload_len = (uint32_t)payload.len;
 	record.payload_hash = cfs_hash64(payload.data, payload.len, 0);
-	cfs_record_encode(&record, head);
+	cfs_record_encode(&record, packs->seed, head);
 	iov[0] = (struct iovec){head, sizeof(head)};
 	iov[1] = (struct iovec){payload.data, payload.len};
 	*size_out = pack->end + sizeof(head) + payload.len;

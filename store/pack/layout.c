@@ -47,7 +47,7 @@ int cfs_layout_head_parse(const void *data, size_t len,
 	struct head h;
 	int r;
 
-	r = cfs_record_decode(data, len, &record);
+	r = cfs_record_decode(data, len, 0, &record);
 	if (r < 0)
 		return r;
 	if (record.type != CFS_RECORD_PACK ||

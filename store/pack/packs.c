@@ -1,15 +1,12 @@
-/* Packs as a whole: opening (which packs make the chain), reading, removing. */
+/* Packs as a whole: lists, reading, what there is, removing. */
 #include "store/pack/packs_internal.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "store/util/checked.h"
-#include "store/util/error.h"
 #include "store/util/hash.h"
 #include "store/util/log.h"
-
-#define RESERVE_BYTES (8u << 20)
 
 void cfs_packs_list_add(struct cfs_packs_list *list,
 			struct cfs_packs_pack *pack)
@@ -49,178 +46,6 @@ void cfs_packs_pack_free(struct cfs_packs_pack *pack)
 	free(pack);
 }
 
-/* ---- opening ---- */
-
-/* The head of a pack: 0, -EBADMSG: it has none that holds; -ENOENT. */
-static int head_read(struct cfs_packs *packs, uint32_t number,
-		     struct cfs_layout_head *head_out, uint64_t *first_out,
-		     struct cfs_error *err)
-{
-	struct cfs_record record;
-	uint8_t raw[CFS_LAYOUT_FIRST];
-	ssize_t n;
-	int r;
-
-	n = packs->engine->ops->read(packs->engine, cfs_packs_id(number), raw,
-				     sizeof(raw), 0);
-	if (n < 0)
-		return n == -ENOENT ? -ENOENT
-				    : cfs_fail(err, (int)n,
-					       "pack %08x cannot be read: %s",
-					       number, strerror((int)-n));
-	r = cfs_layout_head_parse(raw, (size_t)n, &record, head_out);
-	if (r == -EPROTONOSUPPORT)
-		return cfs_fail(err, r,
-				"pack %08x is of a newer format than this "
-				"program knows",
-				number);
-	if (r < 0)
-		return r;
-	if (memcmp(head_out->uuid, packs->options.uuid, 16) != 0)
-		return cfs_fail(err, -EPERM,
-				"pack %08x belongs to another store", number);
-	if (head_out->number != number || record.lane != CFS_PACKS_LANE)
-		return -EBADMSG;
-	*first_out = record.number;
-	return 0;
-}
-
-struct seen {
-	uint32_t *numbers;
-	size_t n, cap;
-};
-
-static void seen_free(struct seen *seen)
-{
-	free(seen->numbers);
-}
-
-static int seen_add(void *arg, struct cfs_pack_id id, uint64_t size)
-{
-	struct seen *seen = arg;
-	uint32_t *grown;
-
-	(void)size;
-	if (id.lane != CFS_PACKS_LANE)
-		return 0;
-	if (seen->n == seen->cap) {
-		seen->cap = seen->cap ? 2 * seen->cap : 64;
-		grown = reallocarray(seen->numbers, seen->cap, sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		seen->numbers = grown;
-	}
-	seen->numbers[seen->n++] = id.number;
-	return 0;
-}
-
-static int link_add(struct cfs_packs *packs, uint32_t number, uint64_t end)
-{
-	struct cfs_packs_link *grown;
-
-	grown = reallocarray(packs->chain, packs->n_chain + 1, sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	packs->chain = grown;
-	grown[packs->n_chain++] = (struct cfs_packs_link){number, end};
-	return 0;
-}
-
-static void chain_reverse(struct cfs_packs *packs)
-{
-	for (size_t i = 0, j = packs->n_chain; i + 1 < j; i++) {
-		struct cfs_packs_link t = packs->chain[i];
-
-		packs->chain[i] = packs->chain[--j];
-		packs->chain[j] = t;
-	}
-}
-
-/* From the newest pack whose head holds back to the first there is. */
-static int chain_find(struct cfs_packs *packs, const struct seen *seen,
-		      struct cfs_error *err)
-{
-	struct cfs_layout_head head = {0};
-	uint64_t first, end = UINT64_MAX;
-	uint32_t number = 0;
-	int r = -EBADMSG;
-
-	for (size_t i = seen->n; i && r < 0; i--) {
-		number = seen->numbers[i - 1];
-		r = head_read(packs, number, &head, &first, err);
-		if (r < 0 && r != -EBADMSG && r != -ENOENT)
-			return r == -EPERM ? -EBADMSG : r;
-	}
-	if (r < 0)
-		return 0; /* nothing was ever written, or nothing holds */
-	packs->snapshot = head.snapshot;
-	for (;;) {
-		r = link_add(packs, number, end);
-		if (r < 0)
-			return r;
-		number = head.prev;
-		end = head.prev_end;
-		if (!number)
-			break;
-		r = head_read(packs, number, &head, &first, err);
-		if (r == -ENOENT || r == -EBADMSG) {
-			packs->lacking = number;
-			packs->lacking_bad = r == -EBADMSG;
-			break;
-		}
-		if (r < 0)
-			return r == -EPERM ? -EBADMSG : r;
-	}
-	chain_reverse(packs);
-	return 0;
-}
-
-static struct cfs_packs *packs_new(struct cfs_engine *engine,
-				   const struct cfs_packs_options *options)
-{
-	struct cfs_packs *packs = calloc(1, sizeof(*packs));
-
-	if (!packs)
-		return NULL;
-	packs->engine = engine;
-	packs->options = *options;
-	if (!packs->options.pack_bytes)
-		packs->options.pack_bytes = CFS_PACK_BYTES;
-	if (!packs->options.reserve_bytes)
-		packs->options.reserve_bytes = RESERVE_BYTES;
-	pthread_mutex_init(&packs->sync_lock, NULL);
-	pthread_mutex_init(&packs->lock, NULL);
-	pthread_cond_init(&packs->landed, NULL);
-	packs->closed.tail = &packs->closed.first;
-	packs->doomed.tail = &packs->doomed.first;
-	packs->dead.tail = &packs->dead.first;
-	packs->spares.tail = &packs->spares.first;
-	return packs;
-}
-
-int cfs_packs_open(struct cfs_engine *engine,
-		   const struct cfs_packs_options *options,
-		   struct cfs_packs **packs_out, struct cfs_error *err)
-{
-	_cleanup_(cfs_packs_closep) struct cfs_packs *packs =
-		packs_new(engine, options);
-	_cleanup_(seen_free) struct seen seen = {0};
-	int r;
-
-	if (!packs)
-		return -ENOMEM;
-	r = engine->ops->list(engine, seen_add, &seen);
-	if (r < 0)
-		return cfs_fail(err, r, "packs cannot be listed: %s",
-				strerror(-r));
-	packs->newest = seen.n ? seen.numbers[seen.n - 1] : 0;
-	r = chain_find(packs, &seen, err);
-	if (r < 0)
-		return r;
-	*packs_out = cfs_steal(packs);
-	return 0;
-}
-
 struct cfs_engine *cfs_packs_engine(const struct cfs_packs *packs)
 {
 	return packs->engine;
@@ -229,74 +54,6 @@ struct cfs_engine *cfs_packs_engine(const struct cfs_packs *packs)
 struct cfs_position cfs_packs_snapshot(const struct cfs_packs *packs)
 {
 	return packs->snapshot;
-}
-
-/* ---- starting ---- */
-
-struct younger {
-	struct cfs_packs *packs;
-	uint32_t than;
-};
-
-static int remove_younger(void *arg, struct cfs_pack_id id, uint64_t size)
-{
-	const struct younger *y = arg;
-	int r;
-
-	(void)size;
-	if (id.lane != CFS_PACKS_LANE || id.number <= y->than)
-		return 0;
-	r = y->packs->engine->ops->remove(y->packs->engine, id);
-	return r == -ENOENT ? 0 : r;
-}
-
-/* A number above that of every record before @end: none is under 72 bytes. */
-static int number_after(struct cfs_packs *packs, struct cfs_position end,
-			struct cfs_error *err)
-{
-	struct cfs_layout_head head;
-	uint64_t first;
-	int r;
-
-	packs->next_number = 1;
-	if (!end.pack)
-		return 0;
-	r = head_read(packs, end.pack, &head, &first, err);
-	if (r < 0)
-		return cfs_fail(err, r,
-				"pack %08x does not begin with a "
-				"whole head",
-				end.pack);
-	packs->next_number = first + end.off / CFS_RECORD_HEAD_BYTES + 1;
-	return 0;
-}
-
-int cfs_packs_start(struct cfs_packs *packs, struct cfs_position end,
-		    struct cfs_position snapshot, struct cfs_error *err)
-{
-	struct younger younger = {packs, end.pack};
-	int r;
-
-	r = number_after(packs, end, err);
-	if (r < 0)
-		return r;
-	r = packs->engine->ops->list(packs->engine, remove_younger, &younger);
-	if (r < 0)
-		return cfs_fail(err, r, "packs behind %08x cannot be removed",
-				end.pack);
-	pthread_mutex_lock(&packs->lock);
-	packs->snapshot = snapshot;
-	packs->tail = end;
-	packs->good = end;
-	packs->started = true;
-	r = cfs_packs_room_open(packs, 0);
-	pthread_mutex_unlock(&packs->lock);
-	/* on a full disk it begins as soon as something was deleted */
-	if (r == -ENOSPC || r == -EDQUOT)
-		return 0;
-	return r < 0 ? cfs_fail(err, r, "a pack cannot be begun: %s",
-				strerror(-r))
-		     : 0;
 }
 
 void cfs_packs_set_snapshot(struct cfs_packs *packs, struct cfs_position at)
@@ -365,7 +122,7 @@ int cfs_packs_record(struct cfs_packs *packs, struct cfs_place place,
 				     sizeof(raw), place.off - sizeof(raw));
 	if (n < 0)
 		return (int)n;
-	r = cfs_record_decode(raw, (size_t)n, &record);
+	r = cfs_record_decode(raw, (size_t)n, packs->seed, &record);
 	if (r < 0)
 		return r;
 	if (record.payload_len != place.len || record.lane != place.pack.lane)

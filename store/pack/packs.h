@@ -41,12 +41,14 @@ struct cfs_record {
 	struct cfs_digest digest; /* chunk, map; else zeros */
 	uint64_t payload_hash;
 };
-/* Pure: the 72 bytes.  decode: -EBADMSG, -EPROTONOSUPPORT (unknown type that
- * is marked as one a reader must know). */
-void cfs_record_encode(const struct cfs_record *record,
+/* Pure: the 72 bytes.  @seed: the first 8 bytes of the store's uuid as a
+ * little-endian number (PACK: not used), so that what was copied from another
+ * store is not taken for ours.  decode: -EBADMSG, -EPROTONOSUPPORT (unknown
+ * type that is marked as one a reader must know). */
+void cfs_record_encode(const struct cfs_record *record, uint64_t seed,
 		       uint8_t out[CFS_RECORD_HEAD_BYTES]);
 CFS_MUST_CHECK int cfs_record_decode(const void *data, size_t len,
-				     struct cfs_record *out);
+				     uint64_t seed, struct cfs_record *out);
 
 struct cfs_place { /* of a record's payload */
 	struct cfs_pack_id pack;

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "store/util/grow.h"
+
 static uint64_t hash_iov(const struct iovec *iov, int n, uint64_t *len_out)
 {
 	XXH3_state_t *state;
@@ -36,17 +38,8 @@ static uint64_t hash_iov(const struct iovec *iov, int n, uint64_t *len_out)
 /* One more line in the pack's table, in the order of the records. */
 static struct cfs_packs_entry *entry_add(struct cfs_packs_pack *pack)
 {
-	struct cfs_packs_entry *grown;
-	size_t cap;
-
-	if (pack->n == pack->cap) {
-		cap = pack->cap ? 2 * pack->cap : 32;
-		grown = reallocarray(pack->entries, cap, sizeof(*grown));
-		if (!grown)
-			return NULL;
-		pack->entries = grown;
-		pack->cap = cap;
-	}
+	if (!CFS_GROW(pack->entries, pack->n, pack->cap))
+		return NULL;
 	return &pack->entries[pack->n++];
 }
 
@@ -129,7 +122,7 @@ static int write_record(struct cfs_packs *packs,
 	all = malloc((size_t)(n + 1) * sizeof(*all));
 	if (!all)
 		return -ENOMEM;
-	cfs_record_encode(record, head);
+	cfs_record_encode(record, packs->seed, head);
 	all[0] = (struct iovec){head, sizeof(head)};
 	memcpy(all + 1, iov, (size_t)n * sizeof(*iov));
 	return packs->engine->ops->write(packs->engine,

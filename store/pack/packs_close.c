@@ -30,7 +30,10 @@ void cfs_packs_close(struct cfs_packs *packs)
 	if (!packs)
 		return;
 	if (packs->started) {
-		seal_all(packs, packs->appended == packs->synced);
+		/* for footers; who needs to know has synced before */
+		bool durable = cfs_packs_sync(packs) == 0;
+
+		seal_all(packs, durable);
 		cfs_packs_room_trim(packs, UINT32_MAX);
 	}
 	list_free(&packs->doomed);

@@ -61,10 +61,11 @@ struct cfs_packs_link {
 struct cfs_packs {
 	struct cfs_engine *engine;
 	struct cfs_packs_options options;
+	uint64_t seed; /* of the hashes of heads */
 
 	/* set by open, read by scans */
 	struct cfs_packs_link *chain; /* oldest first */
-	size_t n_chain;
+	size_t n_chain, cap_chain;
 	uint32_t lacking; /* the chain names it, but it is not there; or 0 */
 	bool lacking_bad; /* it is there, but its head does not hold */
 

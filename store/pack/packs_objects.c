@@ -59,7 +59,8 @@ static int from_footer(struct objects *o)
 		r = cfs_packs_scan_read(o->packs, o->id.number, raw,
 					sizeof(raw), at);
 	if (r == 0)
-		r = cfs_record_decode(raw, sizeof(raw), &record);
+		r = cfs_record_decode(raw, sizeof(raw), o->packs->seed,
+				      &record);
 	if (r < 0)
 		return r == -EIO ? r : -ENOENT;
 	if (record.type != CFS_RECORD_FOOTER ||
@@ -111,7 +112,8 @@ static int by_reading(struct objects *o)
 		r = cfs_packs_scan_read(o->packs, o->id.number, raw,
 					sizeof(raw), off);
 		if (r == 0)
-			r = cfs_record_decode(raw, sizeof(raw), &record);
+			r = cfs_record_decode(raw, sizeof(raw), o->packs->seed,
+					      &record);
 		off += sizeof(raw);
 		if (r == 0 && (!cfs_range_ok(off, record.payload_len, size) ||
 			       (number && record.number != number + 1)))

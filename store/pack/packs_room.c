@@ -129,7 +129,7 @@ static int head_write(struct cfs_packs *packs, struct cfs_packs_pack *pack)
 	cfs_layout_head_encode(&head, raw + CFS_RECORD_HEAD_BYTES);
 	record.payload_hash = cfs_hash64(raw + CFS_RECORD_HEAD_BYTES,
 					 CFS_LAYOUT_HEAD_BYTES, 0);
-	cfs_record_encode(&record, raw);
+	cfs_record_encode(&record, packs->seed, raw);
 	return packs->engine->ops->write(
 		packs->engine, cfs_packs_id(pack->number), &iov, 1, 0);
 }

@@ -122,7 +122,8 @@ static int next_record(struct walk *w, struct cfs_record *record)
 	head = head_at(w);
 	if (!head)
 		return 0;
-	r = cfs_record_decode(head, CFS_RECORD_HEAD_BYTES, record);
+	r = cfs_record_decode(head, CFS_RECORD_HEAD_BYTES, w->packs->seed,
+			      record);
 	if (r < 0)
 		return r == -EBADMSG ? 0 : r;
 	if (record->lane != CFS_PACKS_LANE ||
@@ -227,7 +228,7 @@ static int look_behind(struct walk *w, uint64_t from)
 		while ((hit = memmem(p, (size_t)(buf + len - p), "CFSr", 4))) {
 			p = hit + 1;
 			if (cfs_record_decode(hit, (size_t)(buf + len - hit),
-					      &record) < 0 ||
+					      w->packs->seed, &record) < 0 ||
 			    record.number <= w->last_number ||
 			    !is_checked(record.type))
 				continue;

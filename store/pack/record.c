@@ -15,7 +15,15 @@ struct head {
 };
 _Static_assert(sizeof(struct head) == CFS_RECORD_HEAD_BYTES, "on-disk size");
 
-void cfs_record_encode(const struct cfs_record *record,
+static uint64_t hash(const struct head *h, uint64_t seed)
+{
+	/* whose a pack is is read from its PACK record */
+	if (h->type == CFS_RECORD_PACK)
+		seed = 0;
+	return cfs_hash64(h, offsetof(struct head, head_hash), seed);
+}
+
+void cfs_record_encode(const struct cfs_record *record, uint64_t seed,
 		       uint8_t out[CFS_RECORD_HEAD_BYTES])
 {
 	struct head h;
@@ -29,12 +37,12 @@ void cfs_record_encode(const struct cfs_record *record,
 	cfs_put_le32(h.raw_len, record->raw_len);
 	memcpy(h.digest, record->digest.bytes, sizeof(h.digest));
 	cfs_put_le64(h.payload_hash, record->payload_hash);
-	cfs_put_le64(h.head_hash,
-		     cfs_hash64(&h, offsetof(struct head, head_hash), 0));
+	cfs_put_le64(h.head_hash, hash(&h, seed));
 	memcpy(out, &h, sizeof(h));
 }
 
-int cfs_record_decode(const void *data, size_t len, struct cfs_record *out)
+int cfs_record_decode(const void *data, size_t len, uint64_t seed,
+		      struct cfs_record *out)
 {
 	struct cfs_record r = {0};
 	struct head h;
@@ -43,8 +51,7 @@ int cfs_record_decode(const void *data, size_t len, struct cfs_record *out)
 		return -EBADMSG;
 	memcpy(&h, data, sizeof(h));
 	if (memcmp(h.magic, magic, sizeof(magic)) != 0 ||
-	    cfs_get_le64(h.head_hash) !=
-		    cfs_hash64(&h, offsetof(struct head, head_hash), 0))
+	    cfs_get_le64(h.head_hash) != hash(&h, seed))
 		return -EBADMSG;
 	if ((h.type < CFS_RECORD_PACK || h.type > CFS_RECORD_FOOTER) &&
 	    (h.flags & CFS_RECORD_MUST_KNOW))

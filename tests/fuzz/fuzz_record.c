@@ -57,8 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct cfs_record record;
 	uint8_t raw[CFS_LAYOUT_HEAD_BYTES], again[CFS_RECORD_HEAD_BYTES];
 
-	if (cfs_record_decode(data, size, &record) == 0) {
-		cfs_record_encode(&record, again);
+	if (cfs_record_decode(data, size, 1, &record) == 0) {
+		cfs_record_encode(&record, 1, again);
 		if (memcmp(again, data, sizeof(again)) != 0)
 			abort();
 	}

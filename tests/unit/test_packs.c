@@ -21,28 +21,32 @@ START_TEST(test_record)
 	uint8_t raw[CFS_RECORD_HEAD_BYTES], again[CFS_RECORD_HEAD_BYTES];
 	struct cfs_record out;
 
-	cfs_record_encode(&in, raw);
-	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), &out), 0);
-	cfs_record_encode(&out, again);
+	cfs_record_encode(&in, 5, raw);
+	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 5, &out), 0);
+	cfs_record_encode(&out, 5, again);
 	ck_assert_int_eq(memcmp(raw, again, sizeof(raw)), 0);
 	ck_assert_uint_eq(out.number, in.number);
-	ck_assert_int_eq(cfs_record_decode(raw, 71, &out), -EBADMSG);
+	ck_assert_int_eq(cfs_record_decode(raw, 71, 5, &out), -EBADMSG);
+	/* of another store */
+	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 6, &out),
+			 -EBADMSG);
 	for (size_t i = 0; i < sizeof(raw) * 8; i++) {
 		raw[i / 8] ^= (uint8_t)(1u << i % 8);
-		ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), &out),
+		ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 5, &out),
 				 -EBADMSG);
 		raw[i / 8] ^= (uint8_t)(1u << i % 8);
 	}
 	in.payload_len++;
-	cfs_record_encode(&in, raw);
-	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), &out), -EBADMSG);
+	cfs_record_encode(&in, 5, raw);
+	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 5, &out),
+			 -EBADMSG);
 	in.payload_len = 1;
 	in.type = (enum cfs_record_type)99;
-	cfs_record_encode(&in, raw);
-	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), &out), 0);
+	cfs_record_encode(&in, 5, raw);
+	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 5, &out), 0);
 	in.flags = CFS_RECORD_MUST_KNOW;
-	cfs_record_encode(&in, raw);
-	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), &out),
+	cfs_record_encode(&in, 5, raw);
+	ck_assert_int_eq(cfs_record_decode(raw, sizeof(raw), 5, &out),
 			 -EPROTONOSUPPORT);
 }
 END_TEST
@@ -224,10 +228,10 @@ START_TEST(test_refusals)
 	ck_assert_ptr_nonnull(strstr(err.text, "another store"));
 	/* a newer version, in a payload that may be longer then */
 	bytes = cfs_engine_mem_bytes(engine, id, &len);
-	ck_assert_int_eq(cfs_record_decode(bytes, len, &record), 0);
+	ck_assert_int_eq(cfs_record_decode(bytes, len, 0, &record), 0);
 	cfs_put_le32(bytes + CFS_RECORD_HEAD_BYTES, 2);
 	record.payload_hash = cfs_hash64(bytes + CFS_RECORD_HEAD_BYTES, 44, 0);
-	cfs_record_encode(&record, bytes);
+	cfs_record_encode(&record, 0, bytes);
 	ck_assert_int_eq(cfs_packs_open(engine, &small, &packs, &err),
 			 -EPROTONOSUPPORT);
 	ck_assert_ptr_nonnull(strstr(err.text, "newer"));
