@@ -24,9 +24,12 @@
 #define LARGE_BYTES  (64u << 10)
 #define CONTENT_MIN  (256u << 10)
 #define WINDOW_BYTES 64u /* bytes that the rolling hash remembers */
-/* Before the average a cut needs 22 zero bits, behind it 18: sizes gather. */
-#define MASK_BEFORE (~0ull << 42)
-#define MASK_BEHIND (~0ull << 46)
+/*
+ * Before the average a cut needs 22 zero bits, behind it 18: sizes gather.  The
+ * upper bits, which the whole window is in; so a hash below the limit cuts.
+ */
+#define LIMIT_BEFORE (1ull << 42)
+#define LIMIT_BEHIND (1ull << 46)
 
 struct cfs_chunker {
 	uint64_t start; /* of the next chunk, in the file */
@@ -194,24 +197,39 @@ static uint64_t align_down(const struct cfs_chunker *c, uint64_t pos)
 		       r->off);
 }
 
-/* Rolls on to @to or to the first match; true for a match. */
+/* Rolls on to @to or to the first hash below @limit; true for that. */
 static bool roll(struct cfs_chunker *c, const uint8_t *p, size_t to,
-		 uint64_t mask)
+		 uint64_t limit)
 {
-	uint64_t hash = c->hash;
-	size_t i;
+	uint64_t hash = c->hash, a, b, d;
+	size_t i = c->scanned;
 
-	for (i = c->scanned; i < to; i++) {
-		hash = (hash << 1) + gear[p[i]];
-		if (!(hash & mask)) {
-			c->scanned = i + 1;
+	/* four at a time: the branches are never taken but once a chunk */
+	for (; i + 4 <= to; i += 4) {
+		a = (hash << 1) + gear[p[i]];
+		b = (a << 1) + gear[p[i + 1]];
+		d = (b << 1) + gear[p[i + 2]];
+		if (a < limit || b < limit || d < limit)
+			break;
+		hash = (d << 1) + gear[p[i + 3]];
+		if (hash < limit) {
+			c->scanned = i + 4;
 			c->hash = hash;
 			return true;
 		}
 	}
-	c->scanned = CFS_MAX(to, c->scanned);
+	for (a = limit; i < to && a >= limit; i++)
+		a = hash = (hash << 1) + gear[p[i]];
+	c->scanned = CFS_MAX(i, c->scanned);
 	c->hash = hash;
-	return false;
+	return a < limit;
+}
+
+/* The same with the limit that goes with where it is. */
+static bool roll_on(struct cfs_chunker *c, const uint8_t *p, size_t to)
+{
+	return roll(c, p, CFS_MIN(to, (size_t)CFS_CHUNK_BYTES), LIMIT_BEFORE) ||
+	       roll(c, p, to, LIMIT_BEHIND);
 }
 
 /* Fills the window in front of the first place that may be a cut. */
@@ -238,10 +256,7 @@ static size_t content_cut(struct cfs_chunker *c, const uint8_t *p, size_t to,
 	if (c->cut)
 		return c->cut;
 	warm_up(c, p, to);
-	if (c->scanned < CONTENT_MIN)
-		return 0;
-	if (roll(c, p, CFS_MIN(to, (size_t)CFS_CHUNK_BYTES), MASK_BEFORE) ||
-	    roll(c, p, to, MASK_BEHIND))
+	if (c->scanned >= CONTENT_MIN && roll_on(c, p, to))
 		c->cut =
 			(size_t)(align_up(c, c->start + c->scanned) - c->start);
 	else if (to == limit)

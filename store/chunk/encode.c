@@ -27,10 +27,11 @@ struct cfs_encoder {
 	uint8_t trial[SAMPLE_BYTES + FRAME_SLACK];
 };
 
-/* How the frames of one chunk are encoded. */
+/* How the frames of one chunk are made shorter; raw: not at all. */
 struct way {
 	enum cfs_codec codec;
 	unsigned elem_size;
+	bool matches; /* planes: not by entropy alone */
 };
 
 struct cfs_encoder *cfs_encoder_new(void)
@@ -73,9 +74,10 @@ static bool is_constant(const uint8_t *p, size_t len)
  * frame.  The planes are split to where they belong if all stay raw, and the
  * exponent comes last in an element: most are never moved again.
  */
-static size_t encode_planes(struct cfs_encoder *e, const uint8_t *raw,
-			    size_t len, unsigned elem_size, uint8_t *dst)
+static size_t encode_planes(struct cfs_encoder *e, struct way way,
+			    const uint8_t *raw, size_t len, uint8_t *dst)
 {
+	const unsigned elem_size = way.elem_size;
 	size_t n = len / elem_size, rest = len - n * elem_size, got;
 	size_t off = elem_size * sizeof(struct cfs_disk_plane);
 	const uint8_t *plane = dst + off;
@@ -84,8 +86,8 @@ static size_t encode_planes(struct cfs_encoder *e, const uint8_t *raw,
 
 	cfs_planes_split(raw, n, elem_size, dst + off);
 	for (k = 0; k < elem_size; k++, plane += n) {
-		got = cfs_squeeze_plane(e->squeeze, plane, n, e->packed,
-					sizeof(e->packed));
+		got = cfs_squeeze_plane(e->squeeze, way.matches, plane, n,
+					e->packed, sizeof(e->packed));
 		dp.how = got ? CFS_PLANE_ZSTD : CFS_PLANE_RAW;
 		if (got)
 			memcpy(dst + off, e->packed, got);
@@ -107,7 +109,7 @@ static size_t shorten_frame(struct cfs_encoder *e, struct way way,
 {
 	if (way.codec == CFS_CODEC_ZSTD)
 		return cfs_squeeze_text(e->squeeze, raw, len, dst, len - 1);
-	return encode_planes(e, raw, len, way.elem_size, dst);
+	return encode_planes(e, way, raw, len, dst);
 }
 
 /*
@@ -139,30 +141,41 @@ static bool worth(size_t stored, size_t len)
 	return stored && stored <= len - (len + 63) / 64;
 }
 
+/* Tries @way on the sample of @n bytes: does it beat @best by @margin? */
+static void try_way(struct cfs_encoder *e, size_t n, struct way way,
+		    size_t margin, struct way *best, size_t *best_len)
+{
+	size_t got = shorten_frame(e, way, e->sample, n, e->trial);
+
+	if (!worth(got, n) || got + margin >= *best_len)
+		return;
+	*best = way;
+	*best_len = got;
+}
+
+/*
+ * Entropy alone is many times faster than looking for matches, there and back;
+ * so matches are for what shrinks by a 16th more with them.
+ */
 static struct way choose(struct cfs_encoder *e, const uint8_t *raw, size_t len,
 			 unsigned elem_size)
 {
-	struct way best = {CFS_CODEC_ZSTD, elem_size}, way;
-	size_t n = take_sample(e, raw, len), best_len, got;
+	struct way best = {CFS_CODEC_RAW, elem_size, false};
+	struct way text = {CFS_CODEC_ZSTD, elem_size, true};
+	size_t n = take_sample(e, raw, len), best_len = n;
 	unsigned s;
 
 	if (!n)
-		return best; /* constant as far as we see */
-	best_len = cfs_squeeze_text(e->squeeze, e->sample, n, e->trial, n - 1);
-	if (!worth(best_len, n)) {
-		best.codec = CFS_CODEC_RAW;
-		best_len = n;
-	}
-	for (s = 2; s <= CFS_PLANES_MAX; s *= 2) {
-		if (elem_size && s != elem_size)
-			continue;
-		way = (struct way){CFS_CODEC_PLANES, s};
-		got = shorten_frame(e, way, e->sample, n, e->trial);
-		if (!worth(got, n) || got >= best_len)
-			continue;
-		best = way;
-		best_len = got;
-	}
+		return text; /* constant as far as we see */
+	for (s = 2; s <= CFS_PLANES_MAX; s *= 2)
+		if (!elem_size || s == elem_size)
+			try_way(e, n, (struct way){CFS_CODEC_PLANES, s, false},
+				0, &best, &best_len);
+	if (best.codec == CFS_CODEC_PLANES && best_len < n / 4 * 3)
+		try_way(e, n,
+			(struct way){CFS_CODEC_PLANES, best.elem_size, true},
+			best_len / 16, &best, &best_len);
+	try_way(e, n, text, best_len / 16, &best, &best_len);
 	return best;
 }
 
@@ -217,7 +230,7 @@ int cfs_chunk_encode(struct cfs_encoder *encoder, const void *data, size_t len,
 	stored = put_frames(encoder, way, data, len, p);
 	if (way.codec != CFS_CODEC_RAW &&
 	    !worth(stored - cfs_head_len(cfs_frames_of(len), 0), len)) {
-		way = (struct way){CFS_CODEC_RAW, elem_size};
+		way = (struct way){CFS_CODEC_RAW, elem_size, false};
 		make_raw(data, len, p);
 		stored = cfs_chunk_bound(len);
 	}

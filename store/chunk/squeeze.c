@@ -6,7 +6,6 @@
 #define ZSTD_STATIC_LINKING_ONLY /* for literalCompressionMode */
 #include "store/chunk/squeeze.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <zstd.h>
 
@@ -24,7 +23,6 @@ static bool set(ZSTD_CCtx *ctx, ZSTD_cParameter param, int value)
 	return !ZSTD_isError(ZSTD_CCtx_setParameter(ctx, param, value));
 }
 
-/* No entropy stage of its own would cost more than the format is worth. */
 static bool setup(struct cfs_squeeze *s)
 {
 	return set(s->text, ZSTD_c_compressionLevel, 1) &&
@@ -97,15 +95,15 @@ static bool is_noise(const uint8_t *src, size_t len)
 	return pairs < (uint64_t)n * n / 256 * 9 / 8;
 }
 
-size_t cfs_squeeze_plane(struct cfs_squeeze *squeeze, const uint8_t *src,
-			 size_t len, uint8_t *dst, size_t room)
+size_t cfs_squeeze_plane(struct cfs_squeeze *squeeze, bool matches,
+			 const uint8_t *src, size_t len, uint8_t *dst,
+			 size_t room)
 {
 	size_t got;
 
 	if (!len || is_noise(src, len))
 		return 0;
-	got = compress(squeeze->plane, src, len, dst, room);
-	if (!got || got > len - len / 64)
-		return 0;
-	return got;
+	got = compress(matches ? squeeze->text : squeeze->plane, src, len, dst,
+		       room);
+	return got <= len - len / 64 ? got : 0;
 }

@@ -2,6 +2,7 @@
 #ifndef CFS_CHUNK_SQUEEZE_H
 #define CFS_CHUNK_SQUEEZE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,10 +17,11 @@ void cfs_squeeze_free(struct cfs_squeeze *squeeze);
 size_t cfs_squeeze_text(struct cfs_squeeze *squeeze, const uint8_t *src,
 			size_t len, uint8_t *dst, size_t room);
 /*
- * One byte plane of numbers, which seldom has matches: entropy alone, and not
- * even that where a look at some of the bytes shows noise.
+ * The same for one byte plane of numbers: entropy alone unless @matches are
+ * expected, and not even that where a look at some of the bytes shows noise.
  */
-size_t cfs_squeeze_plane(struct cfs_squeeze *squeeze, const uint8_t *src,
-			 size_t len, uint8_t *dst, size_t room);
+size_t cfs_squeeze_plane(struct cfs_squeeze *squeeze, bool matches,
+			 const uint8_t *src, size_t len, uint8_t *dst,
+			 size_t room);
 
 #endif
