@@ -268,6 +268,8 @@ static int hand_over(struct cfs_blob *blob, uint8_t *data, uint64_t reserved,
 		cfs_store_unreserve(blob->store, reserved - blob->len);
 	}
 	*out = cfs_store_ingest(blob->store, data, blob->len, elem_size);
+	if (!*out)
+		cfs_store_unreserve(blob->store, blob->len);
 	return 0;
 }
 

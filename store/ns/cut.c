@@ -78,6 +78,10 @@ static int cut(void *arg, void **state_out)
 	c->dead = cfs_steal(ns->dead);
 	ns->n_dead = 0;
 	(void)pthread_mutex_unlock(&ns->table_lock);
+	if (!c->n && !c->dead) { /* no reason for a group */
+		free(c->snaps);
+		free(cfs_steal(c));
+	}
 	*state_out = c;
 	return 0;
 }
@@ -185,8 +189,6 @@ static void done(void *arg, void *state, int r)
 {
 	struct cfs_cut *c = state;
 
-	if (!c)
-		return;
 	for (size_t i = 0; i < c->n; i++)
 		settle(&c->snaps[i], r);
 	bury(arg, c->dead, r);

@@ -23,7 +23,10 @@ static int send_copy(struct cfs_ns *ns, const struct cfs_piece *e,
 		return r;
 	}
 	*out = cfs_store_ingest(ns->store, bytes, (size_t)e->len, 0);
-	return *out ? 0 : -ENOMEM;
+	if (*out)
+		return 0;
+	cfs_store_unreserve(ns->store, e->len);
+	return -ENOMEM;
 }
 
 /* Nothing waits for digests before all is on its way. */
@@ -331,11 +334,8 @@ static int send_early(struct cfs_cut *cut)
 
 int cfs_resolve_cut(struct cfs_cut *cut)
 {
-	int r;
+	int r = send_early(cut);
 
-	if (!cut)
-		return 0;
-	r = send_early(cut);
 	for (size_t i = 0; i < cut->n && r == 0; i++)
 		r = write_snap(cut->ns, &cut->snaps[i]);
 	for (struct cfs_ino *i = cut->dead; i && r == 0; i = i->list_next)
