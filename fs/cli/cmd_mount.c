@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "fs/cli/daemon.h"
 #include "fs/cli/mount_options.h"
@@ -99,12 +100,12 @@ static int parse(int argc, char **argv, struct request *q)
 /* What a daemon that died left behind answers ENOTCONN for ever. */
 static int detach_dead(const char *dir, struct cfs_error *err)
 {
-	struct stat st;
+	struct statvfs st; /* never from the kernel's memory */
 	int ours = cfs_mountinfo_is_ours(dir), r;
 
 	if (ours == -ENOENT)
 		return 0;
-	if (!stat(dir, &st) || errno != ENOTCONN) {
+	if (!statvfs(dir, &st) || errno != ENOTCONN) {
 		if (ours > 0)
 			return cfs_fail(err, -EBUSY,
 					"%s: a ckptfs mount is there already",
