@@ -185,9 +185,8 @@ const struct cfs_verb cfs_verb_prune = {
 	.name = "prune",
 	.summary = "remove the steps of a run that no rule keeps",
 	.help = "usage: ckptfs prune [--keep-last N] [--keep-every K]\n"
-		"                    [--newer-than DURATION] [--dry-run] "
-		"[--gc] [--quiet] [--json]\n"
-		"                    STORE/RUN\n"
+		"                    [--newer-than DURATION] [--dry-run] [--gc]\n"
+		"                    [--quiet] [--json] STORE/RUN\n"
 		"\n"
 		"Removes the steps of a run that no rule keeps; at least one "
 		"rule must be given.\n"
