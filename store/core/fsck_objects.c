@@ -1,0 +1,185 @@
+/*
+ * Is every object there that files refer to?  The keys of all objects are
+ * kept by the first 8 bytes of their digests: enough to miss nothing by chance.
+ */
+#include "store/core/fsck_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "store/util/endian.h"
+
+static uint64_t prefix_of(const struct cfs_digest *digest)
+{
+	return cfs_get_be64(digest->bytes);
+}
+
+static int add(struct cfs_fsck_objects *objects,
+	       const struct cfs_digest *digest, uint32_t raw_len)
+{
+	if (objects->n == objects->cap) {
+		size_t cap = CFS_MAX(objects->cap * 2, (size_t)1024);
+		void *v = realloc(objects->v, cap * sizeof(*objects->v));
+
+		if (!v)
+			return -ENOMEM;
+		objects->v = v;
+		objects->cap = cap;
+	}
+	objects->v[objects->n++] = (struct cfs_fsck_object){
+		.prefix = prefix_of(digest), .raw_len = raw_len};
+	return 0;
+}
+
+static struct cfs_fsck_object *find(const struct cfs_fsck_objects *objects,
+				    const struct cfs_digest *digest)
+{
+	uint64_t prefix = prefix_of(digest);
+	size_t lo = 0, hi = objects->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (objects->v[mid].prefix < prefix)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo < objects->n && objects->v[lo].prefix == prefix)
+		return &objects->v[lo];
+	return NULL;
+}
+
+static int load(struct cfs_fsck *f, char class,
+		struct cfs_fsck_objects *objects, uint64_t *count)
+{
+	struct cfs_object_value v;
+	struct cfs_digest digest;
+	struct cfs_slice key, val;
+	int r;
+
+	while ((r = cfs_fsck_next(f, class, &key, &val)) > 0) {
+		++*count;
+		if (cfs_key_parse_digest(key, &digest) < 0 ||
+		    cfs_object_decode(val.data, val.len, &v) < 0) {
+			cfs_fsck_problem(f, "a place of a %s is damaged",
+					 class == 'm' ? "map" : "chunk");
+			continue;
+		}
+		r = add(objects, &digest, v.raw_len);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+int cfs_fsck_load_objects(struct cfs_fsck *f)
+{
+	int r;
+
+	f->what = "objects";
+	r = load(f, 'c', &f->chunks, &f->result.chunks);
+	return r < 0 ? r : load(f, 'm', &f->maps, &f->result.maps);
+}
+
+void cfs_fsck_objects_fini(struct cfs_fsck *f)
+{
+	free(f->chunks.v);
+	free(f->maps.v);
+}
+
+void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
+		     const struct cfs_extent *e)
+{
+	const struct cfs_fsck_object *o = find(&f->chunks, &e->digest);
+	char hex[CFS_DIGEST_HEX];
+
+	f->result.extents++;
+	if (!o)
+		cfs_fsck_problem(f, "inode %llu at %llu: chunk %s is missing",
+				 (unsigned long long)ino,
+				 (unsigned long long)e->off,
+				 cfs_digest_hex(&e->digest, hex));
+	else if (o->raw_len != e->chunk_len)
+		cfs_fsck_problem(f,
+				 "inode %llu at %llu: chunk %s has %u bytes "
+				 "instead of %u",
+				 (unsigned long long)ino,
+				 (unsigned long long)e->off,
+				 cfs_digest_hex(&e->digest, hex), o->raw_len,
+				 e->chunk_len);
+}
+
+/* A map that nothing has shown yet: 1 and its content, 0: nothing to be looked
+ * into (any more, or with a problem told). */
+static int get(struct cfs_fsck *f, uint64_t ino,
+	       const struct cfs_digest *digest, struct cfs_content_map *out)
+{
+	struct cfs_fsck_object *o = find(&f->maps, digest);
+	struct cfs_object_value v;
+	char hex[CFS_DIGEST_HEX];
+	int r;
+
+	if (o && o->seen)
+		return 0;
+	if (o)
+		o->seen = true;
+	r = o ? cfs_store_get_map(f->store, digest, out) : -ENOENT;
+	if (r == -ENOMEM || r == 0)
+		return r < 0 ? r : 1;
+	/* nobody needs it any more since then, and gc took it away */
+	if (o && r == -ENOENT &&
+	    cfs_object_locate(f->store, true, digest, &v) == -ENOENT)
+		return 0;
+	cfs_fsck_problem(f, "inode %llu: map %s: %s", (unsigned long long)ino,
+			 cfs_digest_hex(digest, hex),
+			 r == -ENOENT ? "missing" : strerror(-r));
+	return 0;
+}
+
+static void check_leaf(struct cfs_fsck *f, uint64_t ino,
+		       const struct cfs_content_map *map, uint64_t base)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		struct cfs_extent e = map->extents[i];
+
+		e.off += base;
+		cfs_fsck_extent(f, ino, &e);
+	}
+}
+
+static int check_child(struct cfs_fsck *f, uint64_t ino,
+		       const struct cfs_map_child *child)
+{
+	_cleanup_(cfs_content_map_fini) struct cfs_content_map map = {0};
+	char hex[CFS_DIGEST_HEX];
+	int r = get(f, ino, &child->digest, &map);
+
+	if (r <= 0)
+		return r;
+	if (map.level != 0 || map.size != child->len)
+		cfs_fsck_problem(f, "inode %llu: map %s is not what it is for",
+				 (unsigned long long)ino,
+				 cfs_digest_hex(&child->digest, hex));
+	else
+		check_leaf(f, ino, &map, child->off);
+	return 0;
+}
+
+int cfs_fsck_map(struct cfs_fsck *f, uint64_t ino,
+		 const struct cfs_digest *digest)
+{
+	_cleanup_(cfs_content_map_fini) struct cfs_content_map map = {0};
+	int r = get(f, ino, digest, &map);
+
+	if (r <= 0)
+		return r;
+	if (map.level == 0)
+		check_leaf(f, ino, &map, 0);
+	for (size_t i = 0; map.level == 1 && i < map.count; i++) {
+		r = check_child(f, ino, &map.children[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
