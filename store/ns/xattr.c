@@ -6,11 +6,25 @@
 
 #define XATTR_VALUE_MAX (64u << 10)
 
+/* system.* is the kernel's own: an access control list that was only kept, and
+ * not obeyed, would make cp think that it had set the mode. */
+static bool is_ours(const char *name)
+{
+	static const char *const ours[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(ours); i++)
+		if (!strncmp(name, ours[i], strlen(ours[i])))
+			return true;
+	return false;
+}
+
 static int make_key(uint64_t ino, const char *name, struct cfs_key *key)
 {
 	size_t len = strlen(name);
 
-	if (!len || len > CFS_NAME_MAX)
+	if (!is_ours(name))
+		return -EOPNOTSUPP;
+	if (len > CFS_NAME_MAX)
 		return -ERANGE;
 	cfs_key_xattr(key, ino, name, len);
 	return 0;
@@ -24,7 +38,8 @@ ssize_t cfs_ns_getxattr(struct cfs_ns *ns, uint64_t ino, const char *name,
 	int r;
 
 	/* security.capability is asked for at every write */
-	if (!atomic_load_explicit(&ns->has_xattrs, memory_order_relaxed))
+	if (is_ours(name) &&
+	    !atomic_load_explicit(&ns->has_xattrs, memory_order_relaxed))
 		return -ENODATA;
 	r = make_key(ino, name, &key);
 	if (r == 0)
