@@ -12,6 +12,13 @@
 #include "store/util/base.h"
 
 /*
+ * With hints: a region on a grid with at least 64 KiB in this file is cut at
+ * its ends and on the grid.  What lies between such (heads, small parameters,
+ * other regions) is cut by content, 256 KiB to 4 MiB, at element borders where
+ * they are known and at any byte where not; small neighbours share a chunk.
+ */
+
+/*
  * Elements of one parameter (or of something that is none) in a file.
  * @phase: bytes of the parameter that come before it elsewhere (another rank's
  * file); cuts fall where (offset in the parameter) is a multiple of
@@ -56,6 +63,9 @@ CFS_MUST_CHECK int cfs_chunker_hint(struct cfs_chunker *chunker,
  * @data: all bytes from where the last chunk ended, so each call either
  *        answers or is repeated with more
  * @eof:  nothing follows
+ *
+ * @elem_size_out: for cfs_chunk_encode(): the one size of all regions it
+ *        touches, else 0; set with an answer only
  *
  * Returns 1 to CFS_CHUNK_BYTES_MAX, at most @len; 0 when more bytes are needed
  * (never with @eof or with CFS_CHUNK_BYTES_MAX bytes, unless @len is 0).  What

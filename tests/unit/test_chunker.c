@@ -386,8 +386,8 @@ static void save_file(const struct state *st, uint64_t from, uint64_t to,
 static void save(const struct state *st, unsigned dp, bool hints,
 		 struct seen *seen)
 {
-	uint64_t part = (st->len / 4 + dp - 1) / dp * 4, from;
-	unsigned i;
+	uint64_t part, from;
+	size_t i;
 
 	seen->all = seen->fresh = 0;
 	if (!dp) {
@@ -396,7 +396,8 @@ static void save(const struct state *st, unsigned dp, bool hints,
 				  seen);
 		return;
 	}
-	for (from = 0; part && from < st->len; from += part)
+	part = (st->len / 4 + dp - 1) / dp * 4;
+	for (from = 0; from < st->len; from += part)
 		save_file(st, from, CFS_MIN(from + part, st->len), 1024, hints,
 			  seen);
 }

@@ -292,14 +292,14 @@ static void check_damaged(const uint8_t *stored, size_t len, size_t raw_len,
 START_TEST(damage_is_seen)
 {
 	static const struct {
-		enum kind kind;
 		size_t len;
+		enum kind kind;
 		unsigned elem_size;
 	} cases[] = {
-		{NOISE, 300, 4},   {ZEROS, 5000, 0},
-		{FLOATS, 1003, 4}, {BF16, 2001, 2},
-		{FLOATS, 2005, 8}, {TEXT, 900, 0},
-		{PATCHY, 9001, 4}, {TEXT, CFS_FRAME_BYTES + 200, 0},
+		{300, NOISE, 4},   {5000, ZEROS, 0},
+		{1003, FLOATS, 4}, {2001, BF16, 2},
+		{2005, FLOATS, 8}, {900, TEXT, 0},
+		{9001, PATCHY, 4}, {CFS_FRAME_BYTES + 200, TEXT, 0},
 	};
 	_cleanup_(cfs_buf_free) struct cfs_buf out = CFS_BUF_INIT;
 	static const uint8_t masks[] = {0x01, 0x10, 0x80, 0xff};
