@@ -183,6 +183,8 @@ static int empty(struct cfs_gc *gc, struct cfs_gc_pack *pack)
 	/* for another attempt */
 	pack->copied |= m.copied > 0;
 	pack->live -= CFS_MIN(pack->live, m.copied);
+	if (r == -ENOENT) /* left over from a crash, and gone since */
+		return 0;
 	if (r < 0 || m.stays)
 		return r;
 	return 1;
