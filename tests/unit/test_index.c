@@ -620,7 +620,9 @@ static int full_disk(void)
 		(void)usleep(250000);
 	}
 	reopen();
-	n--; return expect_together() == n ? 0 : 2;
+	n = expect_together();
+	/* being behind is allowed, being stuck is not */
+	return n > 300 ? 0 : 2;
 }
 
 START_TEST(test_full_disk)
