@@ -62,8 +62,10 @@ int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
 		r = open_over(store_path, &o, err);
 	if (!r)
 		r = recover(&o);
-	if (r < 0)
-		return cfs_fail_prefix(err, r, "%s", store_path);
+	if (r < 0) /* most refusals name the store themselves */
+		return err && strstr(err->text, store_path)
+			       ? r
+			       : cfs_fail_prefix(err, r, "%s", store_path);
 	*out = o;
 	o = (struct cfs_opened){NULL};
 	return 0;

@@ -28,6 +28,7 @@
 #include "store/util/base.h"
 #include "store/util/buf.h"
 
+struct cfs_digester;
 struct cfs_encoder;
 struct cfs_error;
 struct cfs_verb_reply;
@@ -48,7 +49,7 @@ enum cfs_transfer_type {
 	CFS_TRANSFER_EXTENTS = 'E', /* of the node */
 	CFS_TRANSFER_CHUNK = 'C',
 	CFS_TRANSFER_NODE_END = 'F',
-	CFS_TRANSFER_END = 'X',
+	CFS_TRANSFER_END = 'X', /* SHA-256 of all frames but chunks before it */
 	/* from the receiver */
 	CFS_TRANSFER_LACKS = 'B', /* a bit an extent, the first the lowest */
 	CFS_TRANSFER_DONE = 'K',
@@ -93,6 +94,8 @@ struct cfs_transfer_stream {
 	uint64_t sent, received; /* bytes */
 	uint64_t done, total;	 /* told as progress */
 	const char *what;
+	struct cfs_digester *sum; /* of what the sender sent, or NULL */
+	bool sum_out;		  /* the sender is this side */
 };
 void cfs_transfer_fini(struct cfs_transfer_stream *stream);
 CFS_MUST_CHECK int cfs_transfer_flush(struct cfs_transfer_stream *stream);

@@ -10,17 +10,21 @@
 
 #include "fs/daemon/transfer.h"
 #include "fs/daemon/verb.h"
+#include "store/util/digest.h"
 #include "store/util/endian.h"
 
 #define FLUSH_BYTES ((size_t)1 << 20)
 #define READ_BYTES  ((size_t)256 << 10)
 #define WAIT_MS	    200
 #define HEAD_BYTES  16u
+#define FRAME_HEAD  5u
 
 void cfs_transfer_fini(struct cfs_transfer_stream *stream)
 {
 	cfs_buf_free(&stream->pending);
 	cfs_buf_free(&stream->frame);
+	cfs_digester_free(stream->sum);
+	stream->sum = NULL;
 	free(stream->read_data);
 	stream->read_data = NULL;
 }
@@ -64,13 +68,29 @@ int cfs_transfer_flush(struct cfs_transfer_stream *s)
 	return 0;
 }
 
+/* Chunks have digests of their own. */
+static void sum_frame(struct cfs_transfer_stream *s, bool out, const void *head,
+		      const void *data, size_t len)
+{
+	int type = *(const uint8_t *)head;
+
+	if (!s->sum || s->sum_out != out || type == CFS_TRANSFER_CHUNK ||
+	    type == CFS_TRANSFER_END)
+		return;
+	cfs_digester_add(s->sum, head, FRAME_HEAD);
+	cfs_digester_add(s->sum, data, len);
+}
+
 int cfs_transfer_put(struct cfs_transfer_stream *s, enum cfs_transfer_type type,
 		     const void *data, size_t len)
 {
+	uint8_t head[FRAME_HEAD] = {(uint8_t)type};
+
 	if (s->out < 0)
 		return 0; /* nobody listens */
-	cfs_buf_put_u8(&s->pending, (uint8_t)type);
-	cfs_buf_put_le32(&s->pending, (uint32_t)len);
+	cfs_put_le32(head + 1, (uint32_t)len);
+	sum_frame(s, true, head, data, len);
+	cfs_buf_put(&s->pending, head, sizeof(head));
 	cfs_buf_put(&s->pending, data, len);
 	if (s->pending.failed)
 		return -ENOMEM;
@@ -122,7 +142,7 @@ static int get_bytes(struct cfs_transfer_stream *s, void *out, size_t len)
 
 int cfs_transfer_get(struct cfs_transfer_stream *s)
 {
-	uint8_t head[5], *to;
+	uint8_t head[FRAME_HEAD], *to;
 	uint32_t len;
 	int r;
 
@@ -139,7 +159,10 @@ int cfs_transfer_get(struct cfs_transfer_stream *s)
 			return -ENOMEM;
 		r = get_bytes(s, to, len);
 	}
-	return r < 0 ? r : head[0];
+	if (r < 0)
+		return r;
+	sum_frame(s, false, head, s->frame.data, len);
+	return head[0];
 }
 
 int cfs_transfer_put_head(struct cfs_transfer_stream *s, uint32_t flags)

@@ -145,14 +145,28 @@ static int take_extents(struct receive *v, struct item *item)
 	return r ? r : answer(v, b);
 }
 
+static int check_sum(struct receive *v)
+{
+	struct cfs_digest sum;
+
+	cfs_digester_end(v->stream.sum, &sum);
+	if (v->stream.frame.len != sizeof(sum.bytes) ||
+	    memcmp(v->stream.frame.data, sum.bytes, sizeof(sum.bytes)) != 0)
+		return odd(v, "it is not what was sent");
+	return 0;
+}
+
 static int queue(struct receive *v, int type)
 {
 	struct item *item;
-	int r = 0;
+	int r;
 
 	if (v->n_items == QUEUE_MAX ||
 	    v->n_bytes + v->stream.frame.len > QUEUE_BYTES_MAX)
 		return odd(v, "it promises too much at once");
+	r = type == CFS_TRANSFER_END ? check_sum(v) : 0;
+	if (r < 0)
+		return r;
 	item = calloc(1, sizeof(*item));
 	if (!item)
 		return -ENOMEM;
@@ -278,6 +292,9 @@ static int receive_tree(struct receive *v, const char *path)
 	uint32_t flags;
 	int r;
 
+	v->stream.sum = cfs_digester_new();
+	if (!v->stream.sum)
+		return -ENOMEM;
 	r = cfs_transfer_get_head(&v->stream, &flags);
 	if (r == -EBADMSG)
 		return cfs_fail(v->err, r,

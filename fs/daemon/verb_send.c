@@ -367,9 +367,12 @@ static int add_size(void *arg, const char *path, const struct stat *st)
 
 static int finish(struct send *s)
 {
+	struct cfs_digest sum;
 	int r;
 
-	r = cfs_transfer_put(&s->stream, CFS_TRANSFER_END, NULL, 0);
+	cfs_digester_end(s->stream.sum, &sum);
+	r = cfs_transfer_put(&s->stream, CFS_TRANSFER_END, sum.bytes,
+			     sizeof(sum.bytes));
 	while (!r && s->n_waiting)
 		r = take_answer(s);
 	if (!r)
@@ -395,7 +398,9 @@ static int send_tree(struct send *s, uint64_t ino)
 
 	s->encoder = cfs_encoder_new();
 	s->waiting = calloc(CFS_TRANSFER_WAITING_MAX, sizeof(*s->waiting));
-	if (!s->encoder || !s->waiting)
+	s->stream.sum = cfs_digester_new();
+	s->stream.sum_out = true;
+	if (!s->encoder || !s->waiting || !s->stream.sum)
 		return -ENOMEM;
 	r = cfs_nstree_walk(s->ns, ino, "", add_size, s);
 	if (!r)
