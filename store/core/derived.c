@@ -32,8 +32,9 @@ static int check_part(struct cfs_store *store, const struct cfs_chunk_part *p,
 	if (p->len % elem || p->off % elem)
 		return -EINVAL;
 	r = cfs_object_claim(store, false, &p->digest);
-	if (r == 0)
-		r = get_head(store, &p->digest, elem, &head, &where);
+	if (r < 0)
+		return r;
+	r = get_head(store, &p->digest, elem, &head, &where);
 	if (r < 0)
 		return r;
 	if (head->codec == CFS_CODEC_DERIVED ||

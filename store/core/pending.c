@@ -154,6 +154,11 @@ static int encode_and_append(struct cfs_pending *p, unsigned worker)
 	struct cfs_buf *out = &s->encoded[worker];
 	int r;
 
+	/* on demand: a store that is only read needs none */
+	if (!s->encoders[worker])
+		s->encoders[worker] = cfs_encoder_new();
+	if (!s->encoders[worker])
+		return -ENOMEM;
 	cfs_buf_reset(out);
 	r = cfs_chunk_encode(s->encoders[worker], p->data, p->len, p->elem_size,
 			     out);
@@ -286,7 +291,7 @@ int cfs_pending_read(struct cfs_store *store, struct cfs_pending *pending,
 
 int cfs_pending_init(struct cfs_store *store)
 {
-	unsigned i, n;
+	unsigned n;
 	int r;
 
 	pthread_mutex_init(&store->pending_lock, NULL);
@@ -300,14 +305,7 @@ int cfs_pending_init(struct cfs_store *store)
 	n = cfs_workers_count(store->workers);
 	store->encoders = calloc(n, sizeof(struct cfs_encoder *));
 	store->encoded = calloc(n, sizeof(*store->encoded));
-	if (!store->encoders || !store->encoded)
-		return -ENOMEM;
-	for (i = 0; i < n; i++) {
-		store->encoders[i] = cfs_encoder_new();
-		if (!store->encoders[i])
-			return -ENOMEM;
-	}
-	return 0;
+	return store->encoders && store->encoded ? 0 : -ENOMEM;
 }
 
 void cfs_pending_fini(struct cfs_store *store)

@@ -55,13 +55,14 @@ struct cfs_store {
 	struct cfs_encoder **encoders; /* one a worker */
 	struct cfs_buf *encoded;       /* one a worker */
 	struct cfs_framecache *cache;
-	bool unclean;
 
 	/* Recovery found the log good up to here; the first append begins a
 	 * pack that says so. */
 	pthread_mutex_t start_lock;
 	struct cfs_position recovered_end, recovered_snapshot;
-	atomic_bool started; /* release after, acquire before appending */
+	atomic_bool started;	/* release after, acquire before appending */
+	atomic_bool gc_running; /* relaxed: only says that there is one */
+	bool unclean;		/* the last process did not close it */
 
 	/* Shared: names change.  Exclusive: a group is cut.  Prefers writers,
 	 * so that commits are not starved. */
@@ -75,31 +76,31 @@ struct cfs_store {
 	/* Shared: a chunk is being derived, whose parts gc has been told of or
 	 * not.  Exclusive: gc begins to listen.  Before object_lock. */
 	pthread_rwlock_t derive_lock;
-	atomic_bool gc_running; /* relaxed: only says that there is one */
 
 	/* group.c: rounds */
 	pthread_mutex_t round_lock;
 	pthread_cond_t round_over;
-	bool round_running;    /* all to `round_result` guarded by round_lock */
-	uint64_t rounds_cut;   /* rounds that have taken down changes */
-	uint64_t rounds_done;  /* … and ended */
-	uint64_t round_good;   /* the last one that succeeded */
-	unsigned wish;	       /* CFS_WISH_*: of the next cut */
-	int round_result;      /* of the last one */
-	bool stopping;	       /* ends the sync thread */
 	pthread_cond_t wake;   /* the sync thread */
 	pthread_t sync_thread; /* if sync_running */
-	bool sync_running;
-	/* the leader of the round only */
-	struct cfs_participant participant; /* set once */
-	enum cfs_frozen frozen;
-	struct cfs_batch settle_extra;
+	/* to `stopping` guarded by round_lock */
+	uint64_t rounds_cut;  /* rounds that have taken down changes */
+	uint64_t rounds_done; /* … and ended */
+	uint64_t round_good;  /* the last one that succeeded */
+	unsigned wish;	      /* CFS_WISH_*: of the next cut */
+	int round_result;     /* of the last one */
+	bool round_running;
+	bool stopping;	   /* ends the sync thread */
+	bool sync_running; /* there is one */
+	/* the leader of the round only, from here on */
 	bool sync_failed; /* packs must recover before anything is appended */
 	bool last_clean;  /* the last group says so */
+	enum cfs_frozen frozen;
+	int snapshot_result;
+	struct cfs_participant participant; /* set once */
+	struct cfs_batch settle_extra;
 	struct cfs_digest group_digest;
 	uint64_t batch_bytes; /* since the last snapshot */
 	uint64_t snapshot_bytes;
-	int snapshot_result;
 	struct cfs_position snapshot_at;
 	_Atomic uint64_t group; /* relaxed: a counter */
 
