@@ -1,0 +1,649 @@
+/*
+ * fsck: a namespace made by hand is whole, and each thing that can be wrong
+ * with it is told in words.  scrub: every byte of an object counts.
+ */
+#include <dirent.h>
+#include <sys/stat.h>
+
+#include "store/index/keys.h"
+#include "store/util/endian.h"
+#include "tests/unit/core_bed.h"
+
+static struct bed bed;
+static struct cfs_digest chunk, chunk2, leaf, top;
+
+#define CHUNK 300000u
+
+static void put(const struct cfs_key *key, struct cfs_buf *val)
+{
+	ck_assert(!val->failed);
+	cfs_store_enter(bed.store);
+	ck_assert_int_eq(
+		cfs_levels_put(cfs_store_levels(bed.store), cfs_key_slice(key),
+			       (struct cfs_slice){val->data, val->len}),
+		0);
+	cfs_store_leave(bed.store);
+	cfs_buf_free(val);
+}
+
+static void del(const struct cfs_key *key)
+{
+	cfs_store_enter(bed.store);
+	ck_assert_int_eq(
+		cfs_levels_del(cfs_store_levels(bed.store), cfs_key_slice(key)),
+		0);
+	cfs_store_leave(bed.store);
+}
+
+static void put_inode(const struct cfs_inode_record *rec)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_inode(&key, rec->ino);
+	cfs_inode_encode(rec, &val);
+	put(&key, &val);
+}
+
+static void put_dir(uint64_t ino, uint64_t parent, uint32_t nlink)
+{
+	put_inode(&(struct cfs_inode_record){.ino = ino,
+					     .mode = S_IFDIR | 0755,
+					     .nlink = nlink,
+					     .parent = parent});
+}
+
+static void put_file(uint64_t ino, uint32_t nlink,
+		     enum cfs_content_kind content)
+{
+	put_inode(&(struct cfs_inode_record){
+		.ino = ino,
+		.mode = S_IFREG | 0644,
+		.nlink = nlink,
+		.size = CHUNK,
+		.content = content,
+		.map = top,
+		.inline_data = (const uint8_t *)"x",
+		.inline_len = 1,
+	});
+}
+
+static void put_cookie(uint64_t dir, uint64_t cookie, const char *name)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_cookie(&key, dir, cookie);
+	cfs_buf_put_str(&val, name);
+	put(&key, &val);
+}
+
+static void put_dirent(uint64_t dir, const char *name, uint64_t ino,
+		       uint64_t cookie, uint8_t type)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_dirent(&key, dir, name, strlen(name));
+	cfs_dirent_encode(&(struct cfs_dirent_value){ino, cookie, type}, &val);
+	put(&key, &val);
+}
+
+static void put_name(uint64_t dir, const char *name, uint64_t ino,
+		     uint64_t cookie, uint8_t type)
+{
+	put_dirent(dir, name, ino, cookie, type);
+	put_cookie(dir, cookie, name);
+}
+
+static void put_extent(uint64_t ino, const struct cfs_extent *e)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_extent(&key, ino, e->off);
+	cfs_extent_encode(e, &val);
+	put(&key, &val);
+}
+
+static void put_u64(const char *name, uint64_t v)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_setting(&key, name);
+	cfs_buf_put_le64(&val, v);
+	put(&key, &val);
+}
+
+static void put_empty(const struct cfs_key *key)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+
+	put(key, &val);
+}
+
+static struct cfs_extent whole(uint64_t off)
+{
+	return (struct cfs_extent){off, CHUNK, chunk, 0, CHUNK};
+}
+
+/* A map of two levels: two chunks, then nothing. */
+static void put_maps(void)
+{
+	struct cfs_extent extents[2] = {whole(0),
+					{CHUNK, CHUNK, chunk2, 0, CHUNK}};
+	struct cfs_map_child child = {0, (uint64_t)2 * CHUNK, {{0}}};
+	struct cfs_content_map map = {0, (uint64_t)2 * CHUNK, 2, extents, NULL};
+
+	ck_assert_int_eq(cfs_store_put_map(bed.store, &map, &leaf), 0);
+	child.digest = leaf;
+	map = (struct cfs_content_map){1, (uint64_t)3 * CHUNK, 1, NULL, &child};
+	ck_assert_int_eq(cfs_store_put_map(bed.store, &map, &top), 0);
+}
+
+/*
+ *   1 /          2 /sub     3 /sub/sealed = /other
+ *   4 /extents   5 /small   6 /sub/deep   7 no name, still open
+ */
+static void setup(void)
+{
+	struct cfs_extent e;
+	struct cfs_key key;
+
+	bed_open(&bed, NULL, NULL);
+	bed_store_chunk(&bed, 1, CHUNK, &chunk);
+	bed_store_chunk(&bed, 2, CHUNK, &chunk2);
+	put_maps();
+	put_dir(1, 1, 3);
+	put_dir(2, 1, 3);
+	put_dir(6, 2, 2);
+	put_file(3, 2, CFS_CONTENT_SEALED);
+	put_file(4, 1, CFS_CONTENT_EXTENTS);
+	put_file(5, 1, CFS_CONTENT_INLINE);
+	put_file(7, 0, CFS_CONTENT_NONE);
+	cfs_key_orphan(&key, 7);
+	put_empty(&key);
+	put_name(1, "sub", 2, 3, DT_DIR);
+	put_name(1, "other", 3, 4, DT_REG);
+	put_name(1, "extents", 4, 5, DT_REG);
+	put_name(1, "small", 5, 6, DT_REG);
+	put_name(2, "sealed", 3, 7, DT_REG);
+	put_name(2, "deep", 6, 8, DT_DIR);
+	e = whole(0);
+	put_extent(4, &e);
+	e = whole(CHUNK);
+	put_extent(4, &e);
+	cfs_key_xattr(&key, 5, "user.a", 6);
+	put_empty(&key);
+	put_u64("next_ino", 8);
+	put_u64("next_cookie", 9);
+}
+
+static void teardown(void)
+{
+	(void)cfs_store_close(bed.store);
+}
+
+/* ---- what was told ---- */
+
+static struct cfs_buf told;
+
+static void finding(void *arg, const char *text)
+{
+	unsigned *n = arg;
+
+	++*n;
+	ck_assert_ptr_null(strchr(text, '\n'));
+	cfs_buf_printf(&told, "%s\n", text);
+}
+
+static struct cfs_fsck_result fsck(void)
+{
+	unsigned n = 0;
+	const struct cfs_job_control control = {NULL, finding, &n};
+	struct cfs_fsck_result result;
+	struct cfs_error err = {""};
+	int r;
+
+	cfs_buf_free(&told);
+	r = cfs_store_fsck(bed.store, &control, &result, &err);
+	ck_assert_msg(r == 0, "%s", err.text);
+	ck_assert_uint_eq(n, result.problems);
+	return result;
+}
+
+START_TEST(test_whole)
+{
+	struct cfs_fsck_result result = fsck();
+
+	ck_assert_str_eq(cfs_buf_str(&told), "");
+	ck_assert_uint_eq(result.problems, 0);
+	ck_assert_uint_eq(result.inodes, 7);
+	ck_assert_uint_eq(result.dirents, 6);
+	ck_assert_uint_eq(result.extents, 4);
+	ck_assert_uint_eq(result.chunks, 2);
+	ck_assert_uint_eq(result.maps, 2);
+}
+END_TEST
+
+START_TEST(test_empty)
+{
+	struct cfs_fsck_result result;
+
+	teardown();
+	bed_open(&bed, NULL, NULL);
+	result = fsck();
+	ck_assert_uint_eq(result.problems, 0);
+	ck_assert_uint_eq(result.inodes, 0);
+}
+END_TEST
+
+/* ---- one thing wrong at a time ---- */
+
+static void no_inode(void)
+{
+	struct cfs_key key;
+
+	cfs_key_inode(&key, 5);
+	del(&key);
+}
+
+static void bad_inode(void)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_inode(&key, 5);
+	cfs_buf_put_str(&val, "\1 no inode");
+	put(&key, &val);
+}
+
+static void no_name(void)
+{
+	struct cfs_key key;
+
+	cfs_key_dirent(&key, 1, "small", 5);
+	del(&key);
+	cfs_key_cookie(&key, 1, 6);
+	del(&key);
+}
+
+static void bad_links(void)
+{
+	put_file(3, 3, CFS_CONTENT_SEALED);
+}
+
+static void bad_dir_links(void)
+{
+	put_dir(1, 1, 2);
+}
+
+static void no_cookie(void)
+{
+	struct cfs_key key;
+
+	cfs_key_cookie(&key, 2, 7);
+	del(&key);
+}
+
+static void extra_cookie(void)
+{
+	put_cookie(2, 5, "ghost\n");
+}
+
+static void cookie_of_nobody(void)
+{
+	put_cookie(99, 5, "ghost");
+}
+
+static void other_cookie(void)
+{
+	put_cookie(1, 6, "smell");
+}
+
+static void bad_type(void)
+{
+	put_dirent(1, "small", 5, 6, DT_LNK);
+}
+
+static void bad_parent(void)
+{
+	put_dir(6, 1, 2);
+}
+
+static void two_names(void)
+{
+	put_name(1, "deep", 6, 7, DT_DIR);
+}
+
+static void below_itself(void)
+{
+	struct cfs_key key;
+
+	/* sub hangs in deep, which hangs in sub */
+	cfs_key_dirent(&key, 1, "sub", 3);
+	del(&key);
+	cfs_key_cookie(&key, 1, 3);
+	del(&key);
+	put_name(6, "sub", 2, 3, DT_DIR);
+	put_dir(1, 1, 2);
+	put_dir(2, 6, 3);
+	put_dir(6, 2, 3);
+}
+
+static void in_a_file(void)
+{
+	put_name(5, "x", 4, 3, DT_REG);
+}
+
+static void no_root(void)
+{
+	struct cfs_key key;
+
+	cfs_key_inode(&key, 1);
+	del(&key);
+}
+
+static void overlap(void)
+{
+	struct cfs_extent e = whole(CHUNK - 1);
+
+	put_extent(4, &e);
+}
+
+static void extents_of_other(void)
+{
+	struct cfs_extent e = whole(0);
+
+	put_extent(5, &e);
+}
+
+static void bad_extent(void)
+{
+	struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_key key;
+
+	cfs_key_extent(&key, 4, 0);
+	cfs_buf_put_str(&val, "no extent");
+	put(&key, &val);
+}
+
+static void no_chunk(void)
+{
+	struct cfs_extent e = whole(0);
+
+	e.digest.bytes[0] ^= 1;
+	put_extent(4, &e);
+}
+
+static void bad_chunk_len(void)
+{
+	struct cfs_extent e = whole(0);
+
+	e.chunk_len++;
+	put_extent(4, &e);
+}
+
+static void chunk_of_map(void)
+{
+	struct cfs_key key;
+
+	cfs_key_chunk(&key, &chunk2);
+	del(&key);
+}
+
+static void no_map(void)
+{
+	struct cfs_key key;
+
+	cfs_key_map(&key, &leaf);
+	del(&key);
+}
+
+static void no_orphan(void)
+{
+	struct cfs_key key;
+
+	cfs_key_orphan(&key, 7);
+	del(&key);
+}
+
+static void orphan_with_name(void)
+{
+	struct cfs_key key;
+
+	cfs_key_orphan(&key, 5);
+	put_empty(&key);
+}
+
+static void orphan_of_nothing(void)
+{
+	struct cfs_key key;
+
+	cfs_key_orphan(&key, 50);
+	put_empty(&key);
+}
+
+static void xattr_of_nothing(void)
+{
+	struct cfs_key key;
+
+	cfs_key_xattr(&key, 50, "user.b", 6);
+	put_empty(&key);
+}
+
+static void low_ino(void)
+{
+	put_u64("next_ino", 7);
+}
+
+static void low_cookie(void)
+{
+	put_u64("next_cookie", 8);
+}
+
+static void odd_mode(void)
+{
+	put_inode(
+		&(struct cfs_inode_record){.ino = 5, .mode = 0644, .nlink = 1});
+}
+
+static const struct wrong {
+	void (*make)(void);
+	const char *text;
+} wrongs[] = {
+	{no_inode, "small leads to inode 5, which is missing"},
+	{bad_inode, "inode 5: Bad message"},
+	{no_name, "inode 5 has no name"},
+	{bad_links, "inode 3: 3 links instead of 2"},
+	{bad_dir_links, "inode 1: 2 links instead of 3"},
+	{no_cookie, "directory 2: the name of cookie 7 is not listed"},
+	{extra_cookie, "directory 2: cookie 5 lists ghost?, which is not"},
+	{cookie_of_nobody, "directory 99: cookie 5 lists ghost"},
+	{other_cookie, "directory 1: cookie 6 lists smell"},
+	{bad_type, "small has another type than inode 5"},
+	{bad_parent, "directory 6 is deep in 2, but says it is in 1"},
+	{two_names, "directory 6 has 2 names"},
+	{below_itself, "is below itself"},
+	{in_a_file, "x is in 5, which is no directory"},
+	{no_root, "there is no root directory"},
+	{overlap, "inode 4: extents overlap at"},
+	{extents_of_other, "inode 5 has other content, but has an extent at 0"},
+	{bad_extent, "inode 4: extent at 0 is damaged"},
+	{no_chunk, "inode 4 at 0: chunk "},
+	{bad_chunk_len, "has 300000 bytes instead of 300001"},
+	{chunk_of_map, "inode 3 at 300000: chunk "},
+	{no_map, "missing"},
+	{no_orphan, "inode 7 has no name"},
+	{orphan_with_name, "inode 5: an orphan with names"},
+	{orphan_of_nothing, "orphan 50: no such inode"},
+	{xattr_of_nothing, "attribute user.b of inode 50: no such inode"},
+	{low_ino, "setting next_ino is not above 7"},
+	{low_cookie, "setting next_cookie is not above 8"},
+	{odd_mode, "inode 5: mode 644 with content 0"},
+};
+
+START_TEST(test_wrong)
+{
+	struct cfs_fsck_result result;
+
+	wrongs[_i].make();
+	result = fsck();
+	ck_assert_uint_ge(result.problems, 1);
+	ck_assert_msg(strstr(cfs_buf_str(&told), wrongs[_i].text) != NULL,
+		      "not told: %s\nbut: %s", wrongs[_i].text,
+		      cfs_buf_str(&told));
+	cfs_buf_free(&told);
+}
+END_TEST
+
+static bool stop_at_once(void *arg, uint64_t done, uint64_t total,
+			 const char *what)
+{
+	(void)arg;
+	(void)done;
+	(void)total;
+	ck_assert_ptr_nonnull(what);
+	return false;
+}
+
+START_TEST(test_cancel)
+{
+	const struct cfs_job_control control = {stop_at_once, NULL, NULL};
+	struct cfs_fsck_result result;
+	struct cfs_scrub_result scrubbed;
+
+	ck_assert_int_eq(cfs_store_fsck(bed.store, &control, &result, NULL),
+			 -ECANCELED);
+	ck_assert_int_eq(cfs_store_scrub(bed.store, &control, &scrubbed, NULL),
+			 -ECANCELED);
+}
+END_TEST
+
+/* ---- scrub ---- */
+
+static struct cfs_scrub_result scrub(void)
+{
+	unsigned n = 0;
+	const struct cfs_job_control control = {NULL, finding, &n};
+	struct cfs_scrub_result result;
+	struct cfs_error err = {""};
+	int r;
+
+	cfs_buf_free(&told);
+	r = cfs_store_scrub(bed.store, &control, &result, &err);
+	ck_assert_msg(r == 0, "%s", err.text);
+	ck_assert_uint_eq(n, result.damaged + result.missing);
+	return result;
+}
+
+static struct cfs_object_value place_of(const struct cfs_digest *digest,
+					bool is_map)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_object_value v;
+	struct cfs_key key;
+
+	if (is_map)
+		cfs_key_map(&key, digest);
+	else
+		cfs_key_chunk(&key, digest);
+	ck_assert_int_eq(cfs_levels_get(cfs_store_levels(bed.store),
+					cfs_key_slice(&key), &val),
+			 0);
+	ck_assert_int_eq(cfs_object_decode(val.data, val.len, &v), 0);
+	return v;
+}
+
+START_TEST(test_scrub_whole)
+{
+	struct cfs_scrub_result result = scrub();
+
+	ck_assert_str_eq(cfs_buf_str(&told), "");
+	ck_assert_uint_eq(result.chunks, 2);
+	ck_assert_uint_eq(result.maps, 2);
+	ck_assert_uint_gt(result.bytes, 2 * CHUNK);
+}
+END_TEST
+
+/* Bytes all over the record of an object, its head included. */
+static void flip_all_over(const struct cfs_digest *digest, bool is_map)
+{
+	struct cfs_object_value v = place_of(digest, is_map);
+	struct cfs_pack_id id = {v.lane, v.pack};
+	uint32_t from = v.off - 72, to = v.off + v.stored_len;
+	uint32_t step = CFS_MAX(v.stored_len / 50, 1u);
+	char hex[CFS_DIGEST_HEX];
+
+	for (uint32_t at = from; at < to; at += at < v.off + 60 ? 1 : step) {
+		struct cfs_scrub_result result;
+		size_t size;
+		uint8_t *bytes = cfs_engine_mem_bytes(bed.engine, id, &size);
+
+		ck_assert_uint_lt(at, size);
+		bytes[at] ^= 4;
+		result = scrub();
+		bytes[at] ^= 4;
+		ck_assert_uint_eq(result.damaged, 1);
+		ck_assert_uint_eq(result.missing, 0);
+		ck_assert_ptr_nonnull(strstr(cfs_buf_str(&told),
+					     cfs_digest_hex(digest, hex)));
+		ck_assert_ptr_nonnull(strstr(cfs_buf_str(&told), "pack 0000/"));
+	}
+	ck_assert_uint_eq(scrub().damaged, 0);
+}
+
+START_TEST(test_scrub_damage)
+{
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	flip_all_over(&chunk, false);
+	flip_all_over(&chunk2, false);
+	flip_all_over(&leaf, true);
+	cfs_buf_free(&told);
+}
+END_TEST
+
+START_TEST(test_scrub_missing_pack)
+{
+	struct cfs_object_value v = place_of(&chunk, false);
+	struct cfs_scrub_result result;
+
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	/* chunks enough to leave that pack behind */
+	for (uint64_t seed = 100; seed < 106; seed++) {
+		struct cfs_digest d;
+
+		bed_store_chunk(&bed, seed, CHUNK, &d);
+	}
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	ck_assert_int_eq(
+		bed.engine->ops->remove(bed.engine,
+					(struct cfs_pack_id){v.lane, v.pack}),
+		0);
+	result = scrub();
+	ck_assert_uint_ge(result.missing, 1);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "the pack is missing"));
+	cfs_buf_free(&told);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("fsck");
+	TCase *t = tcase_create("fsck");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, test_whole);
+	tcase_add_test(t, test_empty);
+	tcase_add_loop_test(t, test_wrong, 0, (int)CFS_ARRAY_SIZE(wrongs));
+	tcase_add_test(t, test_cancel);
+	tcase_add_test(t, test_scrub_whole);
+	tcase_add_test(t, test_scrub_damage);
+	tcase_add_test(t, test_scrub_missing_pack);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+TEST_MAIN(suite)
