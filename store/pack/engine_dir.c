@@ -153,10 +153,10 @@ static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 		return -ENOMEM;
 	memcpy(copy, iov, (size_t)n * sizeof(*copy));
 	r = cfs_fdcache_get(d->files, id, &f);
-	if (r == 0) {
-		r = write_all(f->fd, copy, n, off);
-		cfs_fdcache_put(d->files, f);
-	}
+	if (r < 0)
+		return log_pack(r, id, "cannot be written");
+	r = write_all(f->fd, copy, n, off);
+	cfs_fdcache_put(d->files, f);
 	return r < 0 ? log_pack(r, id, "cannot be written") : 0;
 }
 
@@ -210,33 +210,42 @@ static int dir_seal(struct cfs_engine *engine, struct cfs_pack_id id,
 	return r < 0 ? log_pack(r, id, "cannot be sealed") : 0;
 }
 
+static ssize_t read_all(int fd, void *buf, size_t len, uint64_t off)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len) {
+		n = pread(fd, (char *)buf + done, len - done,
+			  (off_t)(off + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
 static ssize_t dir_read(struct cfs_engine *engine, struct cfs_pack_id id,
 			void *buf, size_t len, uint64_t off)
 {
 	struct cfs_engine_dir *d = dir_of(engine);
 	struct cfs_fdcache_file *f;
-	size_t done = 0;
 	ssize_t n;
 	int r;
 
 	r = cfs_fault_hit(CFS_ENGINE_READ);
-	if (r == 0)
-		r = cfs_fdcache_get(d->files, id, &f);
+	if (r < 0)
+		return log_pack(r, id, "cannot be read");
+	r = cfs_fdcache_get(d->files, id, &f);
 	if (r < 0)
 		return r == -ENOENT ? r : log_pack(r, id, "cannot be read");
-	while (done < len) {
-		n = pread(f->fd, (char *)buf + done, len - done,
-			  (off_t)(off + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			r = -errno;
-		if (n <= 0)
-			break;
-		done += (size_t)n;
-	}
+	n = read_all(f->fd, buf, len, off);
 	cfs_fdcache_put(d->files, f);
-	return r < 0 ? log_pack(r, id, "cannot be read") : (ssize_t)done;
+	return n < 0 ? log_pack((int)n, id, "cannot be read") : n;
 }
 
 static int dir_remove(struct cfs_engine *engine, struct cfs_pack_id id)

@@ -1,6 +1,7 @@
 /* The log after power cuts and failed calls, and with any byte flipped. */
 #include "store/pack/packs.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -118,6 +119,108 @@ START_TEST(test_failures)
 }
 END_TEST
 
+/* Threads append while writes and syncs fail: whoever is told of places in the
+ * order they are told has every record in the end. */
+struct crowd {
+	struct writer *w;
+	pthread_mutex_t lock; /* guards the items' places */
+};
+
+static void crowd_appended(void *arg, const struct cfs_record *record,
+			   struct cfs_place place)
+{
+	struct crowd *crowd = arg;
+	uint8_t raw[12];
+
+	(void)record;
+	ck_assert_int_eq(
+		cfs_packs_read(crowd->w->packs, place, 0, raw, sizeof(raw)), 0);
+	pthread_mutex_lock(&crowd->lock);
+	crowd->w->items[cfs_get_le32(raw + 8)].place = place;
+	pthread_mutex_unlock(&crowd->lock);
+}
+
+static void crowd_moved(void *arg, const struct cfs_record *record,
+			struct cfs_place from, struct cfs_place to)
+{
+	struct crowd *crowd = arg;
+
+	pthread_mutex_lock(&crowd->lock);
+	moved(crowd->w, record, from, to);
+	pthread_mutex_unlock(&crowd->lock);
+}
+
+struct member {
+	struct crowd *crowd;
+	uint32_t first, count;
+};
+
+static void *work(void *arg)
+{
+	const struct member *m = arg;
+	struct writer *w = m->crowd->w;
+
+	for (uint32_t i = m->first; i < m->first + m->count; i++) {
+		uint8_t *data = malloc(w->items[i].len);
+		struct iovec iov = {data, w->items[i].len};
+		struct cfs_digest digest;
+		int r;
+
+		fill(data, w->items[i].len, i);
+		item_digest(&w->items[i], i, &digest);
+		do
+			r = cfs_packs_append(w->packs, CFS_RECORD_CHUNK, 0,
+					     &digest, 2 * w->items[i].len, &iov,
+					     1, NULL, NULL);
+		while (r < 0);
+		free(data);
+	}
+	return NULL;
+}
+
+START_TEST(test_threads_failing)
+{
+	struct cfs_engine *engine = cfs_engine_mem_new();
+	struct writer *w = writer_new(engine, (struct cfs_position){0, 0});
+	struct crowd crowd = {w, PTHREAD_MUTEX_INITIALIZER};
+	struct member members[4];
+	pthread_t threads[4];
+	int failed = 0;
+
+	cfs_packs_on_appended(w->packs, crowd_appended, &crowd);
+	cfs_packs_on_moved(w->packs, crowd_moved, &crowd);
+	for (uint32_t t = 0; t < 4; t++) {
+		members[t] = (struct member){&crowd, w->n, 250};
+		for (uint32_t i = 0; i < members[t].count; i++)
+			(void)item_new(w, CFS_RECORD_CHUNK,
+				       12 + mix(i * 4 + t) % 4000);
+	}
+	for (int t = 0; t < 4; t++)
+		ck_assert_int_eq(
+			pthread_create(&threads[t], NULL, work, &members[t]),
+			0);
+	for (unsigned i = 0; i < 60; i++) {
+		cfs_engine_mem_fail(engine,
+				    i % 3 ? CFS_ENGINE_WRITE : CFS_ENGINE_SYNC,
+				    1 + i % 7, -EIO);
+		failed += cfs_packs_sync(w->packs) < 0;
+	}
+	ck_assert_int_gt(failed, 0);
+	for (int t = 0; t < 4; t++)
+		(void)pthread_join(threads[t], NULL);
+	cfs_engine_mem_fail(engine, CFS_ENGINE_WRITE, 0, 0);
+	cfs_engine_mem_fail(engine, CFS_ENGINE_SYNC, 0, 0);
+	ck_assert_int_eq(cfs_packs_sync(w->packs), 0);
+	for (uint32_t i = 1; i < w->n; i++)
+		ck_assert_int_eq(verify(w, i), 0);
+	ack(w, w->n);
+	for (uint64_t seed = 1; seed < 5; seed++)
+		check_cut(w, cfs_engine_mem_events(engine), seed);
+	writer_free(w);
+	cfs_engine_close(engine);
+}
+END_TEST
+
 /* Every byte of a small log, one at a time: what verifies is right, and what
  * was lost from the end is known to be damage by the SYNCED record. */
 START_TEST(test_flips)
@@ -178,6 +281,7 @@ static Suite *suite(void)
 
 	tcase_add_test(t, test_power_cuts);
 	tcase_add_test(t, test_failures);
+	tcase_add_test(t, test_threads_failing);
 	tcase_add_test(t, test_flips);
 	suite_add_tcase(s, t);
 	return s;
