@@ -260,7 +260,7 @@ START_TEST(power_cuts)
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 1000 + (uint64_t)_i, true);
 	all = cfs_engine_mem_events(b.engine);
-	for (events = 0; events <= all; events++)
+	for (events = 0; events <= all; events += BED_STEP)
 		for (seed = 0; seed < 6; seed++)
 			cut_power(&b, &h, events, seed ? seed + events * 10 : 0,
 				  &state);
@@ -350,7 +350,7 @@ START_TEST(every_call_fails_once)
 		CFS_ENGINE_SEAL, CFS_ENGINE_REMOVE};
 	unsigned nth, max = _i ? 30 : 110;
 
-	for (nth = 1; nth <= max; nth++) {
+	for (nth = 1; nth <= max; nth += BED_STEP) {
 		fail_call(calls[_i], nth, -ENOSPC);
 		fail_call(calls[_i], nth, -EIO);
 	}
@@ -617,7 +617,7 @@ START_TEST(damage_is_no_crash)
 
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 2000 + (uint64_t)_i, false);
-	for (i = 0; i < 600; i++) {
+	for (i = 0; i < 600 / BED_STEP; i++) {
 		struct cfs_position end = cfs_packs_end(b.store->packs);
 		struct cfs_engine *engine = bed_disk(&b);
 		struct cfs_error err = {""};
@@ -652,7 +652,7 @@ START_TEST(damage_is_no_crash)
 			      id.number);
 		(void)cfs_store_close(after.store);
 	}
-	ck_assert_uint_gt(refused, 10);
+	ck_assert_uint_gt(refused, 10 / BED_STEP);
 	history_fini(&h);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
 }
