@@ -56,9 +56,13 @@ static void fetch_pages(const char *dir)
 static void end_loop(struct cfs_ender *ender)
 {
 	static const struct timespec pause = {.tv_nsec = 20000000};
+	static const struct timespec grace = {.tv_nsec = 200000000};
 
 	fetch_pages(ender->dir);
-	(void)umount2(ender->dir, UMOUNT_NOFOLLOW); /* root's; or busy: below */
+	/* Busy, or not root's to unmount: the pages asked for are on their way,
+	 * which nothing tells the end of. */
+	if (umount2(ender->dir, UMOUNT_NOFOLLOW) < 0)
+		nanosleep(&grace, NULL);
 	fuse_session_exit(ender->session);
 	/* It may have looked just before, and wait only now. */
 	while (!atomic_load(&ender->done)) {

@@ -19,6 +19,7 @@ struct cfs_mount {
 	bool view_root;	   /* the root is a view's */
 	struct cfs_notify *notify;
 	struct cfs_handles *handles;
+	bool stale_pages; /* the kernel keeps pages that a write goes past */
 	/* As cfs_mount_lookup(), or NULL for that. */
 	int (*lookup_in)(struct cfs_mount *mount, struct cfs_vnode *dir,
 			 const char *name, struct fuse_entry_param *out);

@@ -12,17 +12,12 @@
 
 #define WAIT_NS 200000000L
 
-enum kind {
-	ENTRY,
-	ATTR,
-	INODE
-};
-
 struct note {
 	struct note *next;
-	enum kind kind;
+	bool is_entry;
 	uint64_t node;
-	char name[]; /* ENTRY */
+	int64_t off, len; /* else; off < 0: attributes only */
+	char name[];	  /* of an entry */
 };
 
 struct cfs_notify {
@@ -40,12 +35,12 @@ static void tell(struct cfs_notify *notify, const struct note *note)
 	struct fuse_session *se = notify->session;
 
 	/* What the kernel does not know it answers with an error: fine. */
-	if (note->kind == ENTRY)
+	if (note->is_entry)
 		(void)fuse_lowlevel_notify_inval_entry(
 			se, note->node, note->name, strlen(note->name));
 	else
-		(void)fuse_lowlevel_notify_inval_inode(
-			se, note->node, note->kind == ATTR ? -1 : 0, 0);
+		(void)fuse_lowlevel_notify_inval_inode(se, note->node,
+						       note->off, note->len);
 }
 
 static void *serve(void *arg)
@@ -117,21 +112,26 @@ void cfs_notify_stop(struct cfs_notify *notify)
 	free(notify);
 }
 
-static void add(struct cfs_notify *notify, enum kind kind, uint64_t node,
-		const char *name)
+/* @name: NULL for what concerns no entry. */
+static void add(struct cfs_notify *notify, uint64_t node, const char *name,
+		int64_t off, int64_t len)
 {
-	size_t len = strlen(name) + 1;
-	struct note *note = malloc(sizeof(*note) + len);
+	size_t size = name ? strlen(name) + 1 : 0;
+	struct note *note = malloc(sizeof(*note) + size);
 
 	if (!note) {
-		cfs_log(CFS_LOG_WARN, "no memory to tell the kernel about '%s'",
-			name);
+		cfs_log(CFS_LOG_WARN,
+			"no memory to tell the kernel of a change");
 		return;
 	}
-	note->next = NULL;
-	note->kind = kind;
-	note->node = node;
-	memcpy(note->name, name, len);
+	*note = (struct note){
+		.is_entry = name != NULL,
+		.node = node,
+		.off = off,
+		.len = len,
+	};
+	if (name)
+		memcpy(note->name, name, size);
 	pthread_mutex_lock(&notify->lock);
 	*notify->end = note;
 	notify->end = &note->next;
@@ -142,17 +142,23 @@ static void add(struct cfs_notify *notify, enum kind kind, uint64_t node,
 
 void cfs_notify_entry(struct cfs_notify *notify, uint64_t dir, const char *name)
 {
-	add(notify, ENTRY, dir, name);
+	add(notify, dir, name, 0, 0);
 }
 
 void cfs_notify_attr(struct cfs_notify *notify, uint64_t node)
 {
-	add(notify, ATTR, node, "");
+	add(notify, node, NULL, -1, 0);
 }
 
 void cfs_notify_inode(struct cfs_notify *notify, uint64_t node)
 {
-	add(notify, INODE, node, "");
+	add(notify, node, NULL, 0, 0);
+}
+
+void cfs_notify_pages(struct cfs_notify *notify, uint64_t node, uint64_t off,
+		      uint64_t len)
+{
+	add(notify, node, NULL, (int64_t)off, (int64_t)len);
 }
 
 void cfs_notify_wait(struct cfs_notify *notify)

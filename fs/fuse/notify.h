@@ -24,6 +24,9 @@ void cfs_notify_entry(struct cfs_notify *notify, uint64_t dir,
 void cfs_notify_attr(struct cfs_notify *notify, uint64_t node);
 /* Attributes and bytes of @node changed. */
 void cfs_notify_inode(struct cfs_notify *notify, uint64_t node);
+/* Bytes of @node changed. */
+void cfs_notify_pages(struct cfs_notify *notify, uint64_t node, uint64_t off,
+		      uint64_t len);
 /* Until the kernel has heard all of that, but not for long: it may be waiting
  * for the very request that is being answered. */
 void cfs_notify_wait(struct cfs_notify *notify);

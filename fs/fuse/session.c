@@ -22,11 +22,16 @@ enum {
 	/* A look-up that plans holds a thread for as long as that takes. */
 	THREADS = 16,
 	BACKGROUND = 64,
+	/* From Linux 6.6 on a write past the page cache drops what it covers
+	 * there. */
+	DROPS_PAGES_MINOR = 39,
 };
 
 void cfs_on_init(void *data, struct fuse_conn_info *conn)
 {
-	(void)data;
+	struct cfs_mount *mount = data;
+
+	mount->stale_pages = conn->proto_minor < DROPS_PAGES_MINOR;
 	conn->max_read = MAX_IO;
 	conn->max_write = MAX_IO;
 	conn->max_readahead = MAX_IO;

@@ -1,6 +1,7 @@
 /* Bytes read, written, punched and copied. */
 #include "fs/fuse/store.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 /* The kernel's field for the count has 32 bits. */
@@ -58,7 +59,6 @@ void cfs_store_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf,
 	struct stat st;
 	ssize_t n = -EBADF;
 
-	(void)ino;
 	if (handle) {
 		if (handle->append &&
 		    !cfs_ns_getattr(mount->ns, cfs_ns_file_ino(handle->file),
@@ -69,6 +69,10 @@ void cfs_store_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf,
 	if (n < 0) {
 		cfs_reply_result(req, (int)n);
 		return;
+	}
+	if (mount->stale_pages && (fi->flags & O_ACCMODE) == O_WRONLY) {
+		cfs_notify_pages(mount->notify, ino, (uint64_t)off, size);
+		cfs_notify_wait(mount->notify);
 	}
 	if (fuse_req_ctx(req)->uid)
 		drop_privileges(mount, handle->file);

@@ -167,15 +167,16 @@ static void tell_moved(struct cfs_mount *mount, const struct cfs_target *from,
 {
 	cfs_target_changed(mount, from, name, true);
 	cfs_target_changed(mount, to, new_name, true);
-	/* What the kernel moves into a view keeps the number that it had. */
-	if (to->view)
-		cfs_notify_entry(mount->notify, to->node, new_name);
-	if (from->view) /* exchanged */
-		cfs_notify_entry(mount->notify, from->node, name);
 	/* Between a view's directory and the store's the kernel holds locks
 	 * that the news wait for. */
 	if (from->view && to->view)
 		cfs_notify_wait(mount->notify);
+	/* What the kernel moves into a view keeps the number that it had.  It
+	 * hears of that when it is done with this request. */
+	if (to->view)
+		cfs_notify_entry(mount->notify, to->node, new_name);
+	if (from->view) /* exchanged */
+		cfs_notify_entry(mount->notify, from->node, name);
 }
 
 void cfs_store_op_rename(fuse_req_t req, fuse_ino_t dir, const char *name,

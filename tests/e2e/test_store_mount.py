@@ -801,6 +801,8 @@ def test_views():
         os.mkdir(f"{mnt}/real")
         os.mkdir(f"{mnt}/real/@dp3")
         assert os.stat(f"{mnt}/real/@dp3").st_ino < 1 << 63
+        check("rm", "-r", run_dir)
+        assert sorted(os.listdir(mnt)) == ["copy", "real"]
 
 
 def save(view, name, shards):
