@@ -17,9 +17,17 @@ static const struct cfs_ns_cred ns_cred = {1000, 1000};
 
 static inline void ns_bed_open(struct ns_bed *b, struct cfs_engine *engine)
 {
+	struct cfs_store_options options = bed_options;
 	struct cfs_error err = {""};
+	int r;
 
-	bed_open(&b->bed, engine, NULL);
+	options.pack_bytes = 16u << 20; /* several chunks */
+	b->bed.engine = engine ? engine : cfs_engine_mem_new();
+	b->bed.index = cfs_index_mem_new();
+	ck_assert(b->bed.engine && b->bed.index);
+	r = cfs_store_open_engine(b->bed.engine, b->bed.index, &options,
+				  &b->bed.store, &err);
+	ck_assert_msg(r == 0, "open: %d %s", r, err.text);
 	ck_assert_msg(cfs_ns_open(b->bed.store, NULL, &b->ns, &err) == 0, "%s",
 		      err.text);
 }
