@@ -119,7 +119,7 @@ static int list_lane(struct cfs_engine *engine, uint16_t lane, cfs_pack_fn *fn,
 	_cleanup_(numbers_free) struct numbers packs = {0};
 	struct cfs_pack_id id = {lane, 0};
 	char name[CFS_ENGINE_DIR_NAME];
-	uint64_t size;
+	uint64_t size = 0;
 	int r;
 
 	r = read_numbers(packs_fd(engine), cfs_engine_dir_lane(id, name), 8,

@@ -45,8 +45,8 @@ static int from_footer(struct objects *o)
 {
 	_cleanup_(cfs_freep) uint8_t *payload = NULL;
 	uint8_t raw[CFS_RECORD_HEAD_BYTES];
-	struct cfs_record record;
-	uint32_t at;
+	struct cfs_record record = {0};
+	uint32_t at = 0;
 	int r;
 
 	if (o->size < CFS_LAYOUT_FIRST + sizeof(raw) + CFS_LAYOUT_TRAILER)
@@ -103,7 +103,7 @@ static int by_reading(struct objects *o)
 	_cleanup_(cfs_freep) uint8_t *payload = malloc(CFS_RECORD_MAX);
 	uint64_t off = 0, number = 0, size = CFS_MIN(o->size, o->limit);
 	uint8_t raw[CFS_RECORD_HEAD_BYTES];
-	struct cfs_record record;
+	struct cfs_record record = {0};
 	int r;
 
 	if (!payload)

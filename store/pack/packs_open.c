@@ -195,7 +195,7 @@ static int number_after(struct cfs_packs *packs, struct cfs_position end,
 			struct cfs_error *err)
 {
 	struct cfs_layout_head head;
-	uint64_t first;
+	uint64_t first = 0;
 	int r;
 
 	packs->next_number = 1;

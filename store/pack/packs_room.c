@@ -219,7 +219,7 @@ static uint64_t rooms(const struct cfs_packs *packs)
 
 static int add_spare(struct cfs_packs *packs, uint64_t missing)
 {
-	struct cfs_packs_pack *pack;
+	struct cfs_packs_pack *pack = NULL;
 	uint64_t need = (least(missing) / ROOM_STEP + 1) * ROOM_STEP;
 	int r;
 

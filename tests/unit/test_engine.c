@@ -69,7 +69,7 @@ static int put(struct bed *bed, struct cfs_pack_id id, const char *text,
 			       {copy, 0},
 			       {copy + len / 2, len - len / 2}};
 
-	memcpy(copy, text, len);
+	memcpy(copy, text, len + 1);
 	return bed->engine->ops->write(bed->engine, id, iov, 4, off);
 }
 
