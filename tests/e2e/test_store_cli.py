@@ -1,0 +1,529 @@
+"""A store's verbs end to end: by itself, and while it is mounted.
+
+usage: test_store_cli.py CKPTFS SOURCE_ROOT [TEST ...]
+
+Needs python alone; what needs FUSE is left out where it is not.
+"""
+import contextlib
+import json
+import os
+import random
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+
+import cli_man
+
+CKPTFS = ROOT = None
+STEP = "global_step7"
+VERBS = ("init du stats prune pin unpin gc scrub fsck import send receive "
+         "resolve").split()
+
+
+def run(*args, status=0, stdin=None):
+    """Runs the tool; stdout.  On failure stderr must be one line of ours."""
+    p = subprocess.run([CKPTFS, *args], capture_output=True, text=True,
+                       stdin=stdin, timeout=300)
+    assert p.returncode == status, (args, p.returncode, p.stdout, p.stderr)
+    if status and p.stderr:
+        assert p.stderr.startswith(f"ckptfs {args[0]}: "), p.stderr
+        assert p.stderr.count("\n") == 1, p.stderr
+    run.stderr = p.stderr
+    return p.stdout
+
+
+def run_json(*args, **kw):
+    return json.loads(run(*args, "--json", **kw))
+
+
+class Place:
+    """A temporary directory with a golden run and an empty store."""
+
+    def __enter__(self):
+        self.top = tempfile.mkdtemp(prefix="ckptfs-store-cli-")
+        os.environ["CKPTFS_CACHE_DIR"] = f"{self.top}/cache"
+        self.run = f"{self.top}/run"
+        shutil.copytree(
+            f"{ROOT}/tests/data/deepspeed-0.16.5/bf16-g3-fused_z1-dp8",
+            self.run)
+        self.store = f"{self.top}/store"
+        self.mnt = f"{self.top}/mnt"
+        os.mkdir(self.mnt)
+        run("init", self.store)
+        return self
+
+    def __exit__(self, *_):
+        if os.path.ismount(self.mnt):
+            subprocess.run([CKPTFS, "umount", self.mnt], check=False)
+        shutil.rmtree(self.top)
+
+    @contextlib.contextmanager
+    def mounted(self):
+        run("mount", self.store, self.mnt)
+        try:
+            yield self.mnt
+        finally:
+            run("umount", self.mnt)
+
+    def make_steps(self, *numbers):
+        for n in numbers:
+            shutil.copytree(f"{self.run}/{STEP}", f"{self.run}/global_step{n}")
+
+
+def has_fuse():
+    return os.path.exists("/dev/fuse") and "umount" in run("--help")
+
+
+def tree(top):
+    """Everything of a tree that a copy keeps."""
+    found, inos = {}, {}
+    for path, dirs, files in os.walk(top):
+        for name in [""] + dirs + files:
+            p = os.path.join(path, name) if name else path
+            rel = os.path.relpath(p, top)
+            st = os.lstat(p)
+            what = [stat.S_IFMT(st.st_mode), stat.S_IMODE(st.st_mode),
+                    st.st_uid, st.st_gid, st.st_mtime_ns]
+            if stat.S_ISREG(st.st_mode):
+                with open(p, "rb") as f:
+                    what += [f.read(), st.st_nlink,
+                             inos.setdefault(st.st_ino, rel)]
+            elif stat.S_ISLNK(st.st_mode):
+                what.append(os.readlink(p))
+            found[rel] = what
+    return found
+
+
+def equal(a, b):
+    """So that a difference is named, not printed whole."""
+    assert a.keys() == b.keys(), set(a) ^ set(b)
+    for rel in a:
+        assert a[rel] == b[rel], (rel, [x for x in zip(a[rel], b[rel])
+                                        if x[0] != x[1]])
+
+
+def make_odd_tree(top, rng):
+    """Names, sizes, holes, links and times that copies get wrong."""
+    os.makedirs(f"{top}/d/empty")
+    for i, size in enumerate((0, 1, 2047, 2048, 2049, 70000, 3 << 20)):
+        with open(f"{top}/d/f{i}", "wb") as f:
+            f.write(rng.randbytes(size))
+    with open(f"{top}/d/holes", "wb") as f:
+        f.seek(2 << 20)
+        f.write(rng.randbytes(5000))
+        f.truncate(5 << 20)
+    with open(os.fsencode(f"{top}/d/") + b"\xff\nname", "wb") as f:
+        f.write(b"x" * 5000)
+    os.link(f"{top}/d/f5", f"{top}/other-name")
+    os.symlink("d/nowhere", f"{top}/link")
+    os.mkfifo(f"{top}/fifo")
+    os.chmod(f"{top}/d/f6", 0o4751)
+    os.chmod(f"{top}/d/empty", 0o1700)
+    os.utime(f"{top}/d/f5", ns=(1234567890123456789, 987654321987654321))
+    os.utime(f"{top}/d", ns=(5, 7))
+
+
+# ---- tests ----
+
+
+def test_help_and_man():
+    problems = []
+    for verb in VERBS:
+        page = f"{ROOT}/fs/cli/man/ckptfs-{verb}.1"
+        problems += cli_man.compare(CKPTFS, verb, page)
+    assert not problems, "\n".join(problems)
+
+
+def test_usage_errors():
+    for args in (["init"], ["init", "a", "b"], ["init", "--sync", "0", "x"],
+                 ["init", "--marker", "a/b", "x"], ["du"], ["du", "a", "b"],
+                 ["stats"], ["prune", "x"], ["prune", "--keep-last", "0", "x"],
+                 ["prune", "--newer-than", "3", "x"],
+                 ["prune", "--newer-than", "3q", "x"], ["pin"], ["unpin"],
+                 ["gc"], ["scrub"], ["fsck"], ["import", "x"], ["resolve"],
+                 ["send"], ["send", "--json", "x"], ["receive"]):
+        assert run(*args, status=2) == ""
+        assert "--help" in run.stderr
+
+
+def test_init():
+    with Place() as p:
+        run("init", p.store, status=1)
+        run("init", p.run, status=1)
+        for verb in ("du", "stats", "gc", "scrub", "fsck"):
+            assert run(verb, p.run, status=1) == ""
+            assert "store" in run.stderr
+        assert run_json("init", f"{p.top}/s2", "--marker", "done")
+        assert run_json("du", f"{p.top}/s2")["entries"] == []
+
+
+def test_import_and_look():
+    with Place() as p:
+        run("import", p.store, p.run)
+        run("import", p.store, p.run, status=1)
+        assert "--merge" in run.stderr
+        for path in (f"{p.store}/run", f"{p.store}//run/."):
+            steps = run_json("ls", path)["steps"]
+            assert [s["name"] for s in steps] == [STEP]
+            assert steps[0]["complete"] and steps[0]["latest"]
+        run("show", f"{p.store}/run")
+        run("check", f"{p.store}/run/{STEP}")
+        run("diff", f"{p.store}/run", p.run)
+        run("diff", f"{p.store}/run/@dp3", f"{p.store}/run")
+        run("export", f"{p.store}/run/@dp2", f"{p.top}/out")
+        run("diff", f"{p.top}/out/{STEP}", p.run)
+        run("export", f"{p.store}/run", f"{p.top}/copy")
+        shutil.rmtree(f"{p.top}/out")
+        for path, _, files in os.walk(f"{p.run}/{STEP}"):
+            for name in files:
+                a = open(f"{path}/{name}", "rb").read()
+                b = open(f"{path}/{name}".replace(p.run, f"{p.top}/copy"),
+                         "rb").read()
+                assert a == b, name
+        run("ls", f"{p.store}/nothing", status=1)
+        run("fsck", p.store)
+        # what the directory of the store holds is not what the store holds
+        run("ls", f"{p.store}/packs", status=1)
+        assert "no such" in run.stderr
+
+
+def test_du_and_stats():
+    with Place() as p:
+        p.make_steps(8)
+        with open(f"{p.run}/{STEP}/notes", "wb") as f:
+            f.write(os.urandom(300000))
+        run("import", p.store, p.run)
+        du = run_json("du", f"{p.store}/run")
+        by = {e["name"]: e for e in du["entries"]}
+        size = sum(os.path.getsize(f"{p.run}/{STEP}/{n}")
+                   for n in os.listdir(f"{p.run}/{STEP}"))
+        assert by[STEP]["apparent_bytes"] == size
+        assert 300000 <= by[STEP]["unique_bytes"] < 310000, by
+        assert by["global_step8"]["unique_bytes"] < 4096
+        assert by["global_step8"]["shared_bytes"] > 4096
+        total = du["total"]
+        assert total["stored_bytes"] < by[STEP]["stored_bytes"] + \
+            by["global_step8"]["stored_bytes"]
+        one = run_json("du", f"{p.store}/run/{STEP}/notes")["entries"]
+        assert [e["name"] for e in one] == ["notes"]
+        assert one[0]["unique_bytes"] >= 300000
+        s = run_json("stats", p.store)
+        assert s["steps"] == 2 and s["unreadable_steps"] == 0
+        roles = {r["role"]: r for r in s["roles"]}
+        assert set(roles) == {"weights", "master", "moments", "other"}
+        for key in ("logical_bytes", "unique_bytes", "stored_bytes"):
+            assert sum(r[key] for r in roles.values()) == s[key]
+        # fp32 master and two moments beside bf16 weights, twice
+        assert roles["moments"]["logical_bytes"] == \
+            2 * roles["master"]["logical_bytes"]
+        assert roles["master"]["logical_bytes"] == \
+            2 * roles["weights"]["logical_bytes"]
+        assert 1.9 < roles["master"]["dedup_ratio"] <= 2.0
+        assert s["logical_bytes"] == total["apparent_bytes"]
+        assert run("du", p.store) and run("stats", p.store)
+
+
+def test_prune():
+    with Place() as p:
+        p.make_steps(1, 2, 3, 4, 10)
+        os.mkdir(f"{p.run}/logs")
+        old = time.time() - 86400 * 40
+        for step in ("global_step1", "global_step2", "global_step3",
+                     "global_step4"):
+            for name in os.listdir(f"{p.run}/{step}"):
+                os.utime(f"{p.run}/{step}/{name}", (old, old))
+            os.utime(f"{p.run}/{step}", (old, old))
+        broken = f"{p.run}/global_step3"
+        name = next(n for n in os.listdir(broken) if "optim" in n)
+        os.remove(f"{broken}/{name}")
+        os.utime(broken, (old, old))
+        run("import", p.store, p.run)
+        run("pin", f"{p.store}/run/global_step1")
+        run("pin", f"{p.store}/run/nothing", status=1)
+        run("unpin", f"{p.store}/run/global_step2", status=1)
+        assert run("pin", p.store) == "run/global_step1\n"
+
+        def pruned(*args):
+            r = run_json("prune", *args, f"{p.store}/run")
+            assert all(s["reason"] for s in r["steps"])
+            return [s["name"] for s in r["steps"] if not s["keep"]]
+
+        assert pruned("--keep-last", "2", "--dry-run") == \
+            ["global_step2", "global_step3", "global_step4"]
+        assert pruned("--keep-last", "1", "--keep-every", "2",
+                      "--dry-run") == ["global_step3"]
+        assert pruned("--newer-than", "30d", "--dry-run") == \
+            ["global_step2", "global_step3", "global_step4"]
+        assert pruned("--newer-than", "1w", "--keep-every", "4") == \
+            ["global_step2", "global_step3"]
+        left = {e["name"] for e in run_json("du", f"{p.store}/run")["entries"]}
+        assert left == {"global_step1", "global_step4", STEP,
+                        "global_step10", "latest", "logs"}, left
+        run("unpin", f"{p.store}/run/global_step1")
+        out = run("prune", "--keep-last", "1", f"{p.store}/run")
+        assert "latest names it" in out and "ckptfs gc" in out
+        left = {e["name"] for e in run_json("du", f"{p.store}/run")["entries"]}
+        assert left == {STEP, "global_step10", "latest", "logs"}, left
+        run("prune", "--keep-last", "1", p.store, status=1)
+        assert "not a run" in run.stderr
+        run("fsck", p.store)
+
+
+def test_gc_and_scrub():
+    with Place() as p:
+        with open(f"{p.top}/big", "wb") as f:
+            f.write(os.urandom(20 << 20))
+        run("import", p.store, p.run, f"{p.top}/big")
+        before = run_json("stats", p.store)["store"]["pack_bytes"]
+        p.make_steps(9)
+        run("import", "--merge", p.store, p.run)
+        assert run_json("scrub", p.store)["damaged"] == 0
+        dry = run_json("gc", "--dry-run", p.store)
+        assert dry["dry_run"] and dry["bytes_freed"] < before // 2
+        run("receive", f"{p.store}/x", status=1, stdin=subprocess.DEVNULL)
+        # nothing of ours removes a single file, so: by mount or not at all
+        if has_fuse():
+            with p.mounted() as m:
+                os.remove(f"{m}/big")
+            freed = run_json("gc", p.store)
+            assert freed["bytes_freed"] > 15 << 20, freed
+            assert run_json("stats", p.store)["store"]["pack_bytes"] < before
+        run("diff", f"{p.store}/run", p.run)
+        run("fsck", p.store)
+        # a chunk goes bad: found, named, exit 1
+        packs = [os.path.join(d, f) for d, _, fs in
+                 os.walk(f"{p.store}/packs") for f in fs]
+        big = max(packs, key=os.path.getsize)
+        with open(big, "r+b") as f:
+            data = bytearray(f.read())
+            i = data.index(b"CFSr", 200)
+            while data[i + 4] != 2:  # a chunk's record
+                i = data.index(b"CFSr", i + 4)
+            f.seek(i + 72 + 200)
+            f.write(bytes([data[i + 72 + 200] ^ 1]))
+        r = run_json("scrub", p.store, status=1)
+        assert r["damaged"] + r["missing"] >= 1 and r["findings"], r
+
+
+def test_index_rebuilt():
+    with Place() as p:
+        run("import", p.store, p.run)
+        run("fsck", "--rebuild-index", p.store)
+        shutil.rmtree(f"{p.store}/index")
+        assert run_json("fsck", p.store)["problems"] == 0
+        run("diff", f"{p.store}/run", p.run)
+
+
+def test_import_keeps_all():
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        want = tree(src)
+        run("import", p.store, src)
+        run("import", f"{p.store}/deep/er", f"{src}/.")
+        done = run_json("import", "--merge", p.store, src)
+        assert done["files_kept"] == done["files"], done
+        # what changed is replaced, what is new comes, the rest stays
+        with open(f"{src}/d/f5", "r+b") as f:
+            f.write(b"other")
+        os.remove(f"{src}/fifo")
+        if has_fuse():
+            with p.mounted() as m:
+                equal(tree(f"{m}/src"), want)
+                # of SOURCE/. what is in it, not itself
+                deep = tree(f"{m}/deep/er")
+                del deep["."]
+                equal(deep, {k: v for k, v in want.items() if k != "."})
+                assert os.stat(f"{m}/src/d/holes").st_blocks * 512 < 1 << 20
+        done = run_json("import", "--merge", p.store, src)
+        assert done["files_kept"] == done["files"] - 1, done
+        run("fsck", p.store)
+        # a directory where a file is
+        os.remove(f"{src}/d/f1")
+        os.mkdir(f"{src}/d/f1")
+        run("import", "--merge", p.store, src, status=1)
+        run("import", p.store, f"{p.top}/nothing", status=1)
+
+
+def test_send_receive():
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        shutil.copyfile(f"{src}/d/f6", f"{src}/d/f6-again")
+        want = tree(src)
+        run("import", p.store, src, p.run)
+        other = f"{p.top}/other store"
+        run("init", other)
+        to = f"'{CKPTFS}' receive '{other}/a/src'"
+        first = run_json("send", "--to", to, f"{p.store}/src")
+        assert first["chunks_sent"] > 0
+        again = run_json("send", "--to", to.replace("a/src", "b"),
+                         f"{p.store}/src")
+        assert again["chunks_sent"] == 0, again
+        assert again["chunks_known"] > 0
+        assert again["bytes_sent"] < 64 << 10
+        # it is there already: both sides say so
+        bad = subprocess.run([CKPTFS, "send", "--to", to, f"{p.store}/src"],
+                             capture_output=True, text=True)
+        assert bad.returncode == 1 and "there already" in bad.stderr
+        stream = f"{p.top}/stream"
+        with open(stream, "wb") as f:
+            subprocess.run([CKPTFS, "send", p.store], stdout=f, check=True)
+        third = f"{p.top}/third"
+        run("init", third)
+        with open(stream, "rb") as f:
+            got = run_json("receive", f"{third}/all", stdin=f)
+        assert got["files"] == 10 + 10, got
+        run("diff", f"{third}/all/run", p.run)
+        size = os.path.getsize(stream)
+        for cut in (0, 3, 16, size // 2, size - 1):
+            with open(stream, "rb") as f, tempfile.TemporaryFile() as g:
+                g.write(f.read(cut))
+                g.seek(0)
+                run("receive", f"{third}/cut", status=1, stdin=g)
+        assert [e["name"] for e in run_json("du", third)["entries"]] == ["all"]
+        run("fsck", third)
+        run("send", "--to", "exit 3", f"{p.store}/src", status=1)
+        if has_fuse():
+            p.store, store = other, p.store
+            with p.mounted() as m:
+                equal(tree(f"{m}/a/src"), want)
+                equal(tree(f"{m}/b"), want)
+            p.store = store
+
+
+def test_resolve():
+    with Place() as p:
+        empty = f"{p.top}/empty"
+        os.mkdir(empty)
+        assert run("resolve", p.run) == f"{p.run}/{STEP}\n"
+        assert run("resolve", "--if-exists", empty) == ""
+        assert run("resolve", "--if-exists", f"{p.top}/not-there") == ""
+        run("resolve", empty, status=1)
+        assert run("resolve", empty, p.run + "/") == f"{p.run}/{STEP}\n"
+        assert run("resolve", "--name", p.run, empty) == f"{STEP}\n"
+        p.make_steps(3, 9)
+        run("import", p.store, p.run)
+        name = next(n for n in os.listdir(f"{p.run}/{STEP}") if "optim" in n)
+        os.remove(f"{p.run}/{STEP}/{name}")
+        assert run("resolve", "--name", p.run) == "global_step3\n"
+        os.remove(f"{p.run}/latest")
+        assert run_json("resolve", p.run)["step"] == "global_step9"
+        s = f"{p.store}/run"
+        assert run("resolve", s) == f"{s}/{STEP}\n"
+        assert run("resolve", "--if-exists", f"{p.store}/none", s) == \
+            f"{s}/{STEP}\n"
+        run("resolve", p.store, status=1)
+
+
+def test_mounted():
+    """All verbs while the store is mounted, by both of its names."""
+    if not has_fuse():
+        return print("    (no FUSE)")
+    with Place() as p:
+        run("import", p.store, p.run)
+        with p.mounted() as m:
+            run("import", f"{p.store}/more", p.run)
+            assert sorted(os.listdir(f"{m}/more/run")) == [STEP, "latest"]
+            equal(tree(f"{m}/more/run"), tree(p.run))
+            for name in (p.store, m):
+                assert run_json("du", f"{name}/run")["total"]["files"] == 10
+                assert run_json("stats", name)["steps"] == 2
+                assert run("resolve", f"{name}/run") == f"{name}/run/{STEP}\n"
+                assert run_json("fsck", name)["problems"] == 0
+                assert run_json("scrub", name)["damaged"] == 0
+                run("gc", name)
+            run("ls", f"{m}/run")
+            run("diff", f"{m}/run/@dp2", f"{m}/more/run")
+            run("ls", f"{p.store}/run", status=1)
+            assert m in run.stderr, run.stderr
+            run("fsck", "--rebuild-index", p.store, status=1)
+            for n in (1, 2, 3):
+                shutil.copytree(f"{m}/run/{STEP}", f"{m}/run/global_step{n}")
+            run("pin", f"{m}/run/global_step1")
+            # one that goes is read on by who has it open
+            name = sorted(os.listdir(f"{m}/run/global_step2"))[0]
+            want = open(f"{p.run}/{STEP}/{name}", "rb").read()
+            os.stat(f"{m}/run/global_step2/{name}")
+            with open(f"{m}/run/global_step2/{name}", "rb") as f:
+                r = run_json("prune", "--keep-last", "1", "--gc",
+                             f"{p.store}/run")
+                assert r["removed"] == 2 and "gc" in r, r
+                assert sorted(os.listdir(f"{m}/run")) == \
+                    ["global_step1", STEP, "latest"]
+                assert not os.path.exists(f"{m}/run/global_step2")
+                assert f.read() == want
+            to = f"'{CKPTFS}' receive '{m}/sent'"
+            other = f"{p.top}/other"
+            run("init", other)
+            run("import", other, p.run)
+            assert run_json("send", "--to", to, f"{other}/run")["chunks_sent"] \
+                == 0
+            equal(tree(f"{m}/sent"), tree(p.run))
+            run("send", "--to", f"'{CKPTFS}' receive '{other}/back'",
+                f"{p.store}/sent")
+            assert os.listdir(f"{p.store}").count("control") == 1
+        assert "control" not in os.listdir(p.store)
+        run("fsck", p.store)
+        run("diff", f"{p.store}/sent", p.run)
+
+
+def test_only_the_owner():
+    if os.geteuid() != 0 or not has_fuse():
+        return print("    (needs root and FUSE)")
+    with Place() as p:
+        os.chmod(p.top, 0o755)
+        os.chmod(p.store, 0o755)
+        with p.mounted():
+            done = subprocess.run(
+                [CKPTFS, "du", p.store], capture_output=True, text=True,
+                user=65534, group=65534, extra_groups=[],
+                env={**os.environ, "HOME": p.top})
+            assert done.returncode == 1 and "owner" in done.stderr, done
+            assert done.stderr.count("\n") == 1, done.stderr
+            # an owner imports what the owner may read, no more
+            os.chown(p.store, 65534, 65534)
+        with p.mounted():
+            secret = f"{p.top}/secret"
+            with open(secret, "w", encoding="utf-8") as f:
+                f.write("x")
+            os.chmod(secret, 0o600)
+            for source, status in ((secret, 1), (p.run, 0)):
+                done = subprocess.run(
+                    [CKPTFS, "import", p.store, source], text=True,
+                    capture_output=True, user=65534, group=65534,
+                    extra_groups=[], env={**os.environ, "HOME": p.top})
+                assert done.returncode == status, (source, done)
+            assert os.stat(f"{p.mnt}/run/{STEP}").st_uid == 65534
+
+
+def seed():
+    value = int(os.environ.get("SEED") or random.randrange(1 << 32))
+    print(f"    seed {value}")
+    return value
+
+
+def main():
+    global CKPTFS, ROOT
+    CKPTFS, ROOT = sys.argv[1], sys.argv[2]
+    tests = {k: v for k, v in globals().items() if k.startswith("test_")}
+    failed = 0
+    for name in sys.argv[3:] or tests:
+        try:
+            print(name, flush=True)
+            tests[name]()
+        except Exception as e:  # pylint: disable=broad-except
+            failed += 1
+            import traceback
+            traceback.print_exc()
+            print(f"{name}: FAILED: {e}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
