@@ -173,7 +173,6 @@ static int part_of_frame(const struct reading *rd, uint32_t index, uint32_t off,
 			 uint8_t *out, size_t len)
 {
 	_cleanup_(cfs_framecache_putp) struct cfs_cached *e = NULL;
-	_cleanup_(cfs_freep) uint8_t *own = NULL;
 	uint8_t *data = NULL;
 	bool load = true;
 	int r = 0;
@@ -193,13 +192,16 @@ static int part_of_frame(const struct reading *rd, uint32_t index, uint32_t off,
 		data = cfs_cached_data(e);
 	if (r == 0)
 		memcpy(out, data + off, len);
-	if (r == 0 && rd->depth && !rd->quiet)
-		e = cfs_framecache_replace(
+	if (e || r < 0)
+		return r;
+	/* Others may load it at the same time; whoever is last is kept. */
+	if (rd->depth && !rd->quiet)
+		cfs_framecache_put(cfs_framecache_replace(
 			rd->store->cache, rd->digest, index, data,
-			cfs_frame_raw_len(rd->head, index), NULL);
-	else if (!e)
-		own = data;
-	return r;
+			cfs_frame_raw_len(rd->head, index), NULL));
+	else
+		free(data);
+	return 0;
 }
 
 static bool from_cache(const struct reading *rd, uint32_t index, uint32_t off,
