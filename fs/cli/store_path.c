@@ -12,7 +12,7 @@ void cfs_store_path_free(struct cfs_store_path *path)
 {
 	free(path->store);
 	free(path->inside);
-	*path = (struct cfs_store_path){NULL, NULL};
+	*path = (struct cfs_store_path){0};
 }
 
 static int absolute(const char *path, char **out)
@@ -70,7 +70,7 @@ int cfs_store_path_prefix(const char *path, struct cfs_store_path *out)
 	size_t len;
 	int r;
 
-	*out = (struct cfs_store_path){NULL, NULL};
+	*out = (struct cfs_store_path){0};
 	r = absolute(path, &full);
 	if (!r)
 		r = find_prefix(full, out);

@@ -115,7 +115,7 @@ static int do_here(const char *store_path, const char *verb,
 		   const struct cfs_verb_reply *reply, cJSON **result_out,
 		   struct cfs_error *err)
 {
-	_cleanup_(cfs_opened_closep) struct cfs_opened opened = {NULL};
+	_cleanup_(cfs_opened_closep) struct cfs_opened opened = {0};
 	_cleanup_(json_freep) cJSON *result = cJSON_CreateObject();
 	_cleanup_(json_freep) cJSON *copy = NULL;
 	struct cfs_verb_context context;

@@ -49,8 +49,8 @@ static int recover(struct cfs_opened *o)
 int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
 		    struct cfs_opened *out, struct cfs_error *err)
 {
-	_cleanup_(cfs_opened_closep) struct cfs_opened o = {NULL};
-	struct cfs_verb_reply copy = {NULL};
+	_cleanup_(cfs_opened_closep) struct cfs_opened o = {0};
+	struct cfs_verb_reply copy = {0};
 	struct cfs_store_options options = {.progress = replaying};
 	int r;
 
@@ -67,7 +67,7 @@ int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
 			       ? r
 			       : cfs_fail_prefix(err, r, "%s", store_path);
 	*out = o;
-	o = (struct cfs_opened){NULL};
+	o = (struct cfs_opened){0};
 	return 0;
 }
 
@@ -83,7 +83,7 @@ int cfs_opened_close(struct cfs_opened *o)
 		close_r = cfs_store_close(o->store);
 		r = r ? r : close_r;
 	}
-	*o = (struct cfs_opened){NULL};
+	*o = (struct cfs_opened){0};
 	return r;
 }
 

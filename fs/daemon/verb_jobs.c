@@ -23,7 +23,7 @@ static struct cfs_job_control control_of(struct cfs_verb_reply *reply)
 
 static struct cfs_verb_reply copy_of(const struct cfs_verb_reply *reply)
 {
-	return reply ? *reply : (struct cfs_verb_reply){NULL};
+	return reply ? *reply : (struct cfs_verb_reply){0};
 }
 
 static int gc(struct cfs_verb_context *context, const cJSON *arguments,

@@ -46,7 +46,7 @@ void cfs_store_op_mknod(fuse_req_t req, fuse_ino_t dir, const char *name,
 	struct cfs_mount *mount = cfs_mount_of(req);
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = cfs_target_dir(mount, dir, name, &t);
@@ -65,7 +65,7 @@ void cfs_store_op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name,
 	struct cfs_mount *mount = cfs_mount_of(req);
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = cfs_target_dir(mount, dir, name, &t);
@@ -83,7 +83,7 @@ void cfs_store_op_symlink(fuse_req_t req, const char *target, fuse_ino_t dir,
 	struct cfs_mount *mount = cfs_mount_of(req);
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = cfs_target_dir(mount, dir, name, &t);
@@ -101,7 +101,7 @@ void cfs_store_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir,
 	struct cfs_mount *mount = cfs_mount_of(req);
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	_cleanup_(cfs_target_fini) struct cfs_target from = CFS_TARGET_INIT;
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = cfs_target_inode(mount, ino, &from);

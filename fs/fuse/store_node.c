@@ -44,7 +44,7 @@ int cfs_store_lookup_in(struct cfs_mount *mount, struct cfs_vnode *dir,
 			const char *name, struct fuse_entry_param *out)
 {
 	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *child = NULL;
-	struct stat st, child_st;
+	struct stat st = {.st_ino = 0}, child_st;
 	int r;
 
 	r = cfs_vnode_lookup(dir, name, &child, NULL);

@@ -61,7 +61,7 @@ void cfs_store_op_create(fuse_req_t req, fuse_ino_t dir, const char *name,
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	struct fuse_entry_param entry;
 	struct cfs_ns_file *file = NULL;
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = cfs_target_dir(mount, dir, name, &t);

@@ -233,7 +233,8 @@ def save_tools(d, other):
     check("cp", "-a", f"{other}/src", f"{d}/cp")
     check("cp", "-a", f"{d}/cp", f"{d}/cp2")
     check("rsync", "-aHX", f"{other}/src/", f"{d}/rsync/")
-    check("tar", "-C", other, "-cf", f"{d}/src.tar", "src")
+    check("tar", "-C", other, "--format=posix", "-cf", f"{d}/src.tar",
+          "src")
     check("tar", "-C", d, "-xpf", f"{d}/src.tar")
     return f"{other}/src"
 
@@ -241,7 +242,8 @@ def save_tools(d, other):
 def load_tools(d, src):
     for name in ("cp", "cp2", "rsync", "src"):
         same_tree(src, f"{d}/{name}")
-        assert facts(src) == facts(f"{d}/{name}"), name
+        odd = set(facts(src)) ^ set(facts(f"{d}/{name}"))
+        assert not odd, (name, sorted(odd)[:6])
     assert os.getxattr(f"{d}/cp/hard", "user.note") == b"kept"
     check("rsync", "-aHX", f"{src}/", f"{d}/rsync/")
     changed = check("rsync", "-aHXni", f"{src}/", f"{d}/rsync/")

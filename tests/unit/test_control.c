@@ -187,7 +187,7 @@ END_TEST
 
 static void check_served(const char *path)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	struct cfs_control *control = NULL;
 	struct cfs_error err = {""};
@@ -234,7 +234,7 @@ END_TEST
 /* Another user is told so, in one line. */
 START_TEST(test_refused)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	struct cfs_control *control = NULL;
 	struct cfs_error err = {""};
@@ -304,7 +304,7 @@ static bool nest(void *arg, uint64_t done, uint64_t total, const char *what)
 /* One of gc, scrub, fsck, prune at a time; and who is told to stop, stops. */
 START_TEST(test_exclusive)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	struct nested nested = {&context, 0, 0};
 	struct cfs_verb_reply reply = {nest, NULL, &nested};
@@ -337,7 +337,7 @@ static bool never(void *arg, uint64_t done, uint64_t total, const char *what)
 /* A caller that goes away: its verb ends, and stopping waits for that. */
 START_TEST(test_caller_goes)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	struct cfs_control *control = NULL;
 	struct cfs_error err = {""};
@@ -458,7 +458,7 @@ static int count_pin(void *arg, const char *path)
 
 START_TEST(test_pins)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	struct cfs_error err = {""};
 	const char *path = new_store("s");
@@ -524,7 +524,7 @@ static void remove_a_file(struct cfs_ns *ns, const char *step)
 
 START_TEST(test_recover_pointers)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	char name[256];
 
@@ -595,7 +595,7 @@ static int receive_bytes(struct cfs_verb_context *context, const void *data,
 /* Whatever is done to a stream, it is refused, and nothing stays behind. */
 START_TEST(test_receive_damaged)
 {
-	struct cfs_opened o = {NULL};
+	struct cfs_opened o = {0};
 	struct cfs_verb_context context;
 	unsigned seed = (unsigned)time(NULL), i;
 	_cleanup_(cfs_freep) uint8_t *data = NULL, *copy = NULL;

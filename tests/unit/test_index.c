@@ -500,8 +500,8 @@ static bool nth_file(int nth, char *name, size_t size)
 
 	for (int i = 0; i < n; i++) {
 		if (list[i]->d_name[0] != '.' && nth-- == 0) {
-			(void)snprintf(name, size, "%s", list[i]->d_name);
-			found = true;
+			found = snprintf(name, size, "%s", list[i]->d_name) <
+				(int)size;
 		}
 		free(list[i]);
 	}

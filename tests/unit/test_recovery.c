@@ -139,8 +139,9 @@ static void read_state(struct bed *b, struct state *out)
 
 	for (k = 0; k < KEYS; k++) {
 		name_of(k, name, sizeof(name));
-		(void)snprintf(out->value[k], sizeof(out->value[k]), "%s",
-			       bed_get(b, name));
+		ck_assert_int_lt(snprintf(out->value[k], sizeof(out->value[k]),
+					  "%s", bed_get(b, name)),
+				 (int)sizeof(out->value[k]));
 	}
 }
 
