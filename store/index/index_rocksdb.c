@@ -410,10 +410,9 @@ static rocksdb_options_t *options_new(void)
 	rocksdb_options_set_max_write_buffer_number(o, 2);
 	rocksdb_options_set_max_open_files(o, OPEN_FILES);
 	rocksdb_options_set_max_background_jobs(o, 2);
-	/* No log of its own: a disk that is full when it writes one ends the
-	 * process where RocksDB was built with assertions.  The API has no
-	 * other way to say so than a directory where none can be made. */
-	rocksdb_options_set_db_log_dir(o, "/proc/self");
+	rocksdb_options_set_info_log_level(o, 4); /* fatal only */
+	rocksdb_options_set_keep_log_file_num(o, 1);
+	rocksdb_options_set_max_log_file_size(o, 1u << 20);
 	rocksdb_options_set_stats_dump_period_sec(o, 0);
 	rocksdb_options_set_stats_persist_period_sec(o, 0);
 	rocksdb_options_set_max_manifest_file_size(o, 4u << 20);
