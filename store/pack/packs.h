@@ -62,7 +62,8 @@ struct cfs_position {
 struct cfs_packs_options {
 	uint8_t uuid[16];    /* of the store; a pack of another is -EBADMSG */
 	uint32_t pack_bytes; /* 0: CFS_PACK_BYTES (tests: at least 64 KiB) */
-	uint32_t reserve_bytes; /* kept free for deletions; 0: 8 MiB */
+	/* kept free for deletions and gc; 0: a pack and 8 MiB */
+	uint32_t reserve_bytes;
 };
 
 /*

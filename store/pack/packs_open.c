@@ -8,7 +8,9 @@
 #include "store/util/error.h"
 #include "store/util/grow.h"
 
-#define RESERVE_BYTES (8u << 20)
+/* Beside a whole pack: gc copies what is needed of one before it gives it back,
+ * and while names are deleted groups are written. */
+#define RESERVE_MORE (8u << 20)
 
 /* The head of a pack: 0, -EBADMSG: it has none that holds; -ENOENT. */
 static int head_read(struct cfs_packs *packs, uint32_t number,
@@ -137,7 +139,8 @@ static struct cfs_packs *packs_new(struct cfs_engine *engine,
 	if (!packs->options.pack_bytes)
 		packs->options.pack_bytes = CFS_PACK_BYTES;
 	if (!packs->options.reserve_bytes)
-		packs->options.reserve_bytes = RESERVE_BYTES;
+		packs->options.reserve_bytes =
+			packs->options.pack_bytes + RESERVE_MORE;
 	pthread_mutex_init(&packs->sync_lock, NULL);
 	pthread_mutex_init(&packs->lock, NULL);
 	pthread_cond_init(&packs->landed, NULL);
