@@ -170,13 +170,12 @@ static int encode_and_append(struct cfs_pending *p, unsigned worker)
 				 out->data, out->len, true);
 }
 
-static void run(struct cfs_job *job, unsigned worker)
+/* Its digest is known. */
+static void keep(struct cfs_pending *p, unsigned worker)
 {
-	struct cfs_pending *p = container_of(job, struct cfs_pending, job);
 	struct cfs_store *s = p->store;
 	int r;
 
-	cfs_digest_of(p->data, p->len, &p->digest);
 	if (!lead(p))
 		return;
 	/* After it is in the table: whoever led before has put its key. */
@@ -187,6 +186,29 @@ static void run(struct cfs_job *job, unsigned worker)
 	else
 		r = encode_and_append(p, worker);
 	complete(p, r);
+}
+
+static struct cfs_pending *of(struct cfs_job *job)
+{
+	return container_of(job, struct cfs_pending, job);
+}
+
+static void run(struct cfs_job *job, unsigned worker)
+{
+	struct cfs_pending *p = of(job), *q;
+
+	job = cfs_workers_take(p->store->workers, run);
+	if (!job) {
+		cfs_digest_of(p->data, p->len, &p->digest);
+		keep(p, worker);
+		return;
+	}
+	q = of(job);
+	cfs_digest_pair((const void *[]){p->data, q->data},
+			(const size_t[]){p->len, q->len},
+			(struct cfs_digest *[]){&p->digest, &q->digest});
+	keep(p, worker);
+	keep(q, worker);
 }
 
 static void submit(struct cfs_pending *p)

@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "store/util/grow.h"
+#include "store/util/hash.h"
 
 static uint64_t hash_iov(const struct iovec *iov, int n, uint64_t *len_out)
 {
@@ -18,7 +19,7 @@ static uint64_t hash_iov(const struct iovec *iov, int n, uint64_t *len_out)
 
 	if (n == 1) {
 		*len_out = iov->iov_len;
-		return XXH3_64bits(iov->iov_base, iov->iov_len);
+		return cfs_hash64(iov->iov_base, iov->iov_len, 0);
 	}
 	state = XXH3_createState();
 	if (!state)

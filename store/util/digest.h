@@ -16,6 +16,9 @@ struct cfs_digest {
 
 /* Any thread; never fails (aborts where OpenSSL has no SHA-256). */
 void cfs_digest_of(const void *data, size_t len, struct cfs_digest *out);
+/* Two texts at once: on some processors in little more time than one. */
+void cfs_digest_pair(const void *const data[2], const size_t len[2],
+		     struct cfs_digest *const out[2]);
 int cfs_digest_cmp(const struct cfs_digest *a, const struct cfs_digest *b);
 /* Lower-case hex into @buf (CFS_DIGEST_HEX bytes); returns @buf. */
 const char *cfs_digest_hex(const struct cfs_digest *digest, char *buf);

@@ -56,6 +56,12 @@ static inline void cfs_put_le64(void *p, uint64_t v)
 	memcpy(p, &v, sizeof(v));
 }
 
+static inline void cfs_put_be32(void *p, uint32_t v)
+{
+	v = htobe32(v);
+	memcpy(p, &v, sizeof(v));
+}
+
 static inline void cfs_put_be64(void *p, uint64_t v)
 {
 	v = htobe64(v);

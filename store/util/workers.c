@@ -17,25 +17,49 @@ struct cfs_workers {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct cfs_job *head, **tail; /* guarded by lock */
+	unsigned idle;		      /* guarded by lock */
 	bool ending;		      /* guarded by lock */
 	unsigned started;
 	struct thread threads[];
 };
+
+/* lock is held */
+static struct cfs_job *pop(struct cfs_workers *w)
+{
+	struct cfs_job *job = w->head;
+
+	if (job) {
+		w->head = job->next;
+		if (!w->head)
+			w->tail = &w->head;
+	}
+	return job;
+}
 
 static struct cfs_job *next_job(struct cfs_workers *w)
 {
 	struct cfs_job *job;
 
 	pthread_mutex_lock(&w->lock);
+	w->idle++;
 	while (!w->head && !w->ending)
 		pthread_cond_wait(&w->more, &w->lock);
-	job = w->head;
-	if (job) {
-		w->head = job->next;
-		if (!w->head)
-			w->tail = &w->head;
-	}
+	w->idle--;
+	job = pop(w);
 	pthread_mutex_unlock(&w->lock);
+	return job;
+}
+
+struct cfs_job *cfs_workers_take(struct cfs_workers *workers,
+				 void (*run)(struct cfs_job *job,
+					     unsigned worker))
+{
+	struct cfs_job *job = NULL;
+
+	pthread_mutex_lock(&workers->lock);
+	if (!workers->idle && workers->head && workers->head->run == run)
+		job = pop(workers);
+	pthread_mutex_unlock(&workers->lock);
 	return job;
 }
 

@@ -25,5 +25,13 @@ void cfs_workers_freep(struct cfs_workers **workers);
 unsigned cfs_workers_count(const struct cfs_workers *workers);
 /* Never blocks and never fails; any thread, jobs included. */
 void cfs_workers_submit(struct cfs_workers *workers, struct cfs_job *job);
+/*
+ * For a job that is done better together with another of its kind: the one
+ * that is next, if its run() is @run and no thread is free to do it; from then
+ * on it is the caller's.  Else NULL.
+ */
+struct cfs_job *cfs_workers_take(struct cfs_workers *workers,
+				 void (*run)(struct cfs_job *job,
+					     unsigned worker));
 
 #endif

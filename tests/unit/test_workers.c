@@ -191,6 +191,97 @@ START_TEST(digest_by_pieces)
 }
 END_TEST
 
+/* Every way two texts can end in their blocks, at odd places in memory. */
+START_TEST(digest_pairs)
+{
+	static uint8_t bytes[2][4096 + 8];
+	struct cfs_digest d[2], want;
+	struct cfs_digest *const out[2] = {&d[0], &d[1]};
+	size_t a, k, i;
+
+	for (k = 0; k < 2; k++)
+		for (i = 0; i < sizeof(bytes[k]); i++)
+			bytes[k][i] = (uint8_t)((i * 2654435761u) >> (k + 7));
+	for (a = 0; a < 300; a++) {
+		const size_t len[2] = {a, (a * 7919) % 4096};
+		const void *const data[2] = {bytes[0] + a % 5,
+					     bytes[1] + a % 3};
+
+		cfs_digest_pair(data, len, out);
+		for (k = 0; k < 2; k++) {
+			cfs_digest_of(data[k], len[k], &want);
+			ck_assert_int_eq(cfs_digest_cmp(&d[k], &want), 0);
+		}
+	}
+}
+END_TEST
+
+struct together {
+	struct cfs_job job;
+	struct cfs_workers *workers;
+	pthread_barrier_t *begun, *go;
+	atomic_uint *ran, *taken;
+};
+
+static void alone(struct cfs_job *job, unsigned worker)
+{
+	(void)worker;
+	atomic_fetch_add(container_of(job, struct together, job)->ran, 1);
+}
+
+static void together(struct cfs_job *job, unsigned worker)
+{
+	struct together *t = container_of(job, struct together, job);
+	struct cfs_job *other;
+
+	(void)worker;
+	if (t->begun) {
+		(void)pthread_barrier_wait(t->begun);
+		(void)pthread_barrier_wait(t->go);
+	}
+	atomic_fetch_add(t->ran, 1);
+	other = cfs_workers_take(t->workers, together);
+	if (!other)
+		return;
+	atomic_fetch_add(t->taken, 1);
+	atomic_fetch_add(t->ran, 1);
+}
+
+/* The only thread is busy: the next job is taken if it is of the kind. */
+START_TEST(jobs_are_taken)
+{
+	struct cfs_workers *w;
+	pthread_barrier_t begun, go;
+	atomic_uint ran, taken;
+	struct together jobs[4];
+	unsigned i;
+
+	atomic_init(&ran, 0);
+	atomic_init(&taken, 0);
+	ck_assert_int_eq(pthread_barrier_init(&begun, NULL, 2), 0);
+	ck_assert_int_eq(pthread_barrier_init(&go, NULL, 2), 0);
+	ck_assert_int_eq(cfs_workers_new(1, &w), 0);
+	for (i = 0; i < 4; i++)
+		jobs[i] =
+			(struct together){.job.run = i == 2 ? alone : together,
+					  .workers = w,
+					  .ran = &ran,
+					  .taken = &taken};
+	jobs[0].begun = &begun;
+	jobs[0].go = &go;
+	cfs_workers_submit(w, &jobs[0].job);
+	(void)pthread_barrier_wait(&begun);
+	for (i = 1; i < 4; i++)
+		cfs_workers_submit(w, &jobs[i].job);
+	(void)pthread_barrier_wait(&go);
+	cfs_workers_free(w);
+	ck_assert_uint_eq(atomic_load(&ran), 4);
+	ck_assert_uint_eq(atomic_load(&taken), 1); /* 0 takes 1, not 2 */
+	(void)pthread_barrier_destroy(&begun);
+	(void)pthread_barrier_destroy(&go);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("workers");
@@ -203,6 +294,8 @@ static Suite *suite(void)
 	tcase_add_test(tc, default_is_one_per_processor);
 	tcase_add_test(tc, digest_is_sha256);
 	tcase_add_test(tc, digest_by_pieces);
+	tcase_add_test(tc, digest_pairs);
+	tcase_add_test(tc, jobs_are_taken);
 	suite_add_tcase(s, tc);
 	return s;
 }
