@@ -51,8 +51,9 @@ static void store_free(struct cfs_store *s)
 {
 	cfs_group_stop_thread(s);
 	cfs_pending_fini(s);
-	cfs_levels_free(s->levels);
+	/* its last sync may tell of records that have moved */
 	cfs_packs_close(s->packs);
+	cfs_levels_free(s->levels);
 	if (s->index)
 		cfs_index_close(s->index);
 	if (s->engine)

@@ -70,14 +70,21 @@ static int take_seen(struct replay *rp, uint32_t n_batches)
 	return r;
 }
 
-/* The newest snapshot, this group included. */
+/* The newest snapshot, this group included.  Only its own batches: what was
+ * seen may begin with another group's. */
 static struct cfs_position snapshot_of(const struct replay *rp,
 				       const struct cfs_group_record *g,
 				       struct cfs_position at)
 {
-	if (!(g->flags & CFS_GROUP_SNAPSHOT))
+	const struct cfs_place *first;
+
+	if (!(g->flags & CFS_GROUP_SNAPSHOT) || g->n_batches > rp->batches.n)
 		return rp->before.snapshot;
-	return g->n_batches ? rp->batches_at : at;
+	if (!g->n_batches)
+		return at;
+	first = &rp->batches.items[rp->batches.n - g->n_batches].place;
+	return (struct cfs_position){first->pack.number,
+				     first->off - CFS_RECORD_HEAD_BYTES};
 }
 
 static int new_tip(struct replay *rp, const struct cfs_group_record *g,
@@ -129,9 +136,9 @@ static int meet(struct replay *rp, const struct cfs_group_record *g,
 		cfs_rebuild_put(&batch, &rp->objects.items[i].record,
 				rp->objects.items[i].place);
 	r = cfs_replay_commit(rp, &batch);
+	rp->tip.snapshot = snapshot_of(rp, g, at);
 	rp->objects.n = 0;
 	rp->batches.n = 0;
-	rp->tip.snapshot = snapshot_of(rp, g, at);
 	rp->tip.end = behind(at, CFS_GROUP_BYTES);
 	rp->tip.flags = g->flags;
 	rp->tip.prev = g->prev;
@@ -214,8 +221,6 @@ static int on_record(void *arg, const struct cfs_record *record,
 				  : cfs_seen_push(&rp->objects, record, place);
 	case CFS_RECORD_BATCH:
 		rp->trailing = true;
-		if (!rp->batches.n)
-			rp->batches_at = at;
 		return rp->broken ? 0
 				  : cfs_seen_push(&rp->batches, record, place);
 	case CFS_RECORD_GROUP:

@@ -34,7 +34,7 @@ struct replay {
 	bool trailing;	  /* records behind the tip */
 	struct cfs_tip tip, before;
 	uint64_t synced; /* groups up to this one were synced */
-	struct cfs_position broken_at, batches_at;
+	struct cfs_position broken_at;
 	struct cfs_seen_list batches, objects; /* since the tip */
 	struct cfs_seen_list tip_batches, tip_objects;
 };

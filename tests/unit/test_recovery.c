@@ -708,6 +708,60 @@ START_TEST(a_group_written_twice)
 }
 END_TEST
 
+/* The index stopped at a snapshot's group, and is lost later on: the snapshot
+ * that packs name since must be that one's, not what came before it. */
+START_TEST(an_index_that_stopped_at_a_snapshot)
+{
+	struct cfs_position at, named;
+	struct cfs_index *index;
+	struct bed b, c, after;
+
+	bed_open(&b, NULL, NULL);
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	bed_set(&b, "b", "2");
+	ck_assert_int_eq(
+		cfs_group_commit(b.store, CFS_WISH_GROUP | CFS_WISH_SNAPSHOT),
+		0);
+	at = b.store->snapshot_at;
+	index = bed_index_copy(b.index);
+	bed_open(&c, bed_disk(&b), index);
+	named = c.store->recovered_snapshot;
+	ck_assert_uint_eq(named.pack, at.pack);
+	ck_assert_uint_eq(named.off, at.off);
+	bed_set(&c, "c", "3");
+	ck_assert_int_eq(cfs_store_commit(c.store), 0);
+	bed_open(&after, bed_disk(&c), NULL);
+	ck_assert_str_eq(bed_get(&after, "a"), "1");
+	ck_assert_str_eq(bed_get(&after, "b"), "2");
+	ck_assert_str_eq(bed_get(&after, "c"), "3");
+	ck_assert_int_eq(cfs_store_close(after.store), 0);
+	ck_assert_int_eq(cfs_store_close(c.store), 0);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
+/* What the last commit could not sync is written again while closing. */
+START_TEST(closing_after_a_failed_sync)
+{
+	struct cfs_engine *disk;
+	struct cfs_digest d;
+	struct bed b, after;
+
+	bed_open(&b, NULL, NULL);
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	bed_store_chunk(&b, 4, 20000, &d);
+	bed_set(&b, "a", "2");
+	disk = bed_disk(&b);
+	cfs_engine_mem_fail(b.engine, CFS_ENGINE_SYNC, 1, -EIO);
+	ck_assert_int_eq(cfs_store_close(b.store), -EIO);
+	bed_open(&after, disk, NULL);
+	ck_assert_str_eq(bed_get(&after, "a"), "1");
+	ck_assert_int_eq(cfs_store_close(after.store), 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("recovery");
@@ -723,6 +777,8 @@ static Suite *suite(void)
 	tcase_add_test(t, dedup_looks_at_the_record);
 	tcase_add_loop_test(t, damage_is_no_crash, 0, 3);
 	tcase_add_test(t, a_group_written_twice);
+	tcase_add_test(t, an_index_that_stopped_at_a_snapshot);
+	tcase_add_test(t, closing_after_a_failed_sync);
 	suite_add_tcase(s, t);
 	return s;
 }
