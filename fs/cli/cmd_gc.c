@@ -21,6 +21,10 @@ static void print_text(const cJSON *result)
 	       cfs_store_verb_u64(result, "packs_rewritten"),
 	       cfs_store_verb_u64(result, "chunks_live"),
 	       cfs_store_verb_u64(result, "chunks_dead"));
+	if (cfs_store_verb_u64(result, "derived"))
+		printf("%" PRIu64 " chunks of weights are now kept as their "
+		       "rounded master\n",
+		       cfs_store_verb_u64(result, "derived"));
 }
 
 static int run(int argc, char **argv)
@@ -69,8 +73,10 @@ const struct cfs_verb cfs_verb_gc = {
 		"Finds the chunks that nothing in the store refers to any "
 		"more, removes packs\n"
 		"that hold nothing else, and rewrites those that hold much of "
-		"it. Safe while the\n"
-		"store is mounted and being saved to.\n"
+		"it. Before,\n"
+		"16-bit weights that are their rounded master are kept as "
+		"just that. Safe while\n"
+		"the store is mounted and being saved to.\n"
 		"\n"
 		"  --dry-run   only tell what would be freed\n"
 		"  --quiet     no progress, no summary\n"

@@ -1,6 +1,8 @@
 #include "fs/cli/mount_options.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "store/util/error.h"
@@ -82,6 +84,25 @@ static int set_size(size_t *field, const char *name, const char *value,
 	return 0;
 }
 
+/* Seconds from 1 to a day; 0: never. */
+static int set_idle(unsigned *field, bool *off, const char *name,
+		    const char *value, struct cfs_error *err)
+{
+	unsigned long n = ULONG_MAX;
+	char *end = NULL;
+
+	if (value && *value >= '0' && *value <= '9')
+		n = strtoul(value, &end, 10);
+	if (!end || *end || n > 86400)
+		return cfs_fail(err, -EINVAL,
+				"option '%s' needs seconds, as in %s=30, or 0: "
+				"never",
+				name, name);
+	*field = (unsigned)n;
+	*off = !n;
+	return 0;
+}
+
 static int set_flag(bool *field, const char *name, const char *value,
 		    struct cfs_error *err)
 {
@@ -110,6 +131,9 @@ static int apply(struct cfs_mount_options *o, const char *name,
 		return set_string(&o->log, name, value, err);
 	if (!strcmp(name, "cache"))
 		return set_size(&o->cache_bytes, name, value, err);
+	if (!strcmp(name, "derive"))
+		return set_idle(&o->derive_seconds, &o->no_derive, name, value,
+				err);
 	if (!strcmp(name, "crc"))
 		return set_crc(&o->crc_full, value, err);
 	if (!strcmp(name, "allow_other"))
@@ -127,8 +151,8 @@ static int apply(struct cfs_mount_options *o, const char *name,
 		return 0;
 	return cfs_fail(err, -EINVAL,
 			"unknown mount option '%s' (there are view=, "
-			"allow_other, crc=full, cache=SIZE, direct_io, log=, "
-			"and mount(8)'s)",
+			"allow_other, crc=full, cache=SIZE, derive=SECONDS, "
+			"direct_io, log=, and mount(8)'s)",
 			name);
 }
 

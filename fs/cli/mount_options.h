@@ -14,6 +14,8 @@ struct cfs_mount_options {
 	bool allow_other, crc_full, direct_io, noexec;
 	bool rw, ro;	    /* asked for; of a directory all are read-only */
 	size_t cache_bytes; /* 0: the default */
+	unsigned derive_seconds; /* 0: the default, but for */
+	bool no_derive;
 };
 
 void cfs_mount_options_fini(struct cfs_mount_options *o);

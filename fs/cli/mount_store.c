@@ -7,6 +7,7 @@
 #include "fs/cli/mount_options.h"
 #include "fs/container/sniff.h"
 #include "fs/daemon/control.h"
+#include "fs/daemon/derive.h"
 #include "fs/fuse/fuse.h"
 #include "fs/view/view.h"
 #include "store/core/store.h"
@@ -17,6 +18,7 @@
 
 #define CACHE_BYTES ((size_t)256 << 20) /* decoded frames and made blocks */
 #define BUSY_TRIES  50			/* a tenth of a second each */
+#define DERIVE_IDLE 30u			/* seconds without a change */
 
 struct service {
 	const char *path; /* of the store */
@@ -26,7 +28,9 @@ struct service {
 	struct cfs_views *views;
 	struct cfs_verb_context context;
 	struct cfs_control *control;
-	struct timespec told; /* the last line of progress */
+	struct cfs_derive_job *derive;
+	unsigned derive_seconds; /* 0: never */
+	struct timespec told;	 /* the last line of progress */
 };
 
 /* ---- opening ---- */
@@ -128,6 +132,9 @@ static int on_start(void *arg, cfs_fuse_invalidate_fn *invalidate, void *handle,
 #ifdef CFS_HAVE_DAEMON
 	if (!r)
 		r = cfs_control_start(s->path, &s->context, &s->control, err);
+	if (!r && s->derive_seconds)
+		r = cfs_derive_job_start(&s->context, s->derive_seconds,
+					 &s->derive);
 #else
 	(void)err;
 #endif
@@ -139,6 +146,7 @@ static void on_stop(void *arg)
 	struct service *s = arg;
 
 #ifdef CFS_HAVE_DAEMON
+	cfs_derive_job_stop(s->derive);
 	cfs_control_stop(s->control);
 #endif
 	s->context.invalidate = NULL;
@@ -151,6 +159,7 @@ int cfs_mount_store(const char *path, const struct cfs_mount_options *options,
 		    struct cfs_fuse_options *fuse, struct cfs_error *err)
 {
 	struct service s = {.path = path};
+	const bool derives = !options->ro && !options->no_derive;
 	int r, close_r;
 
 	r = open_store(&s, options, err);
@@ -165,6 +174,10 @@ int cfs_mount_store(const char *path, const struct cfs_mount_options *options,
 		r = recover(&s);
 	}
 	if (!r) {
+		s.derive_seconds = !derives ? 0
+				   : options->derive_seconds
+					   ? options->derive_seconds
+					   : DERIVE_IDLE;
 		fuse->ns = s.ns;
 		fuse->view_root = options->view != NULL;
 		fuse->read_only = options->ro;

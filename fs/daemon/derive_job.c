@@ -11,6 +11,7 @@
 
 #include "fs/daemon/control.h"
 #include "fs/daemon/derive.h"
+#include "fs/daemon/nstree.h"
 #include "store/core/store.h"
 #include "store/ns/ns.h"
 #include "store/util/error.h"
@@ -43,22 +44,30 @@ static bool go_on(void *arg, uint64_t done, uint64_t total, const char *what)
 	return !atomic_load_explicit(&job->cut_off, memory_order_relaxed);
 }
 
-/* A step in which a name came or went is another one. */
-static uint64_t key_of(const struct stat *st)
+static int add_to_key(void *arg, const char *path, const struct stat *st)
 {
-	const uint64_t what[] = {st->st_ino, (uint64_t)st->st_mtim.tv_sec,
+	uint64_t *key = arg;
+	const uint64_t what[] = {st->st_ino, (uint64_t)st->st_size,
+				 (uint64_t)st->st_mtim.tv_sec,
 				 (uint64_t)st->st_mtim.tv_nsec};
 
-	return cfs_hash64(what, sizeof(what), 0);
+	(void)path;
+	*key = cfs_hash64(what, sizeof(what), *key);
+	return 0;
 }
 
-/* Notes it: what fails is tried when it has changed, or by the verb. */
+/*
+ * Notes it: what fails is tried when it has changed, or by the verb.  A step
+ * in which a name came or went, or a file was written, is another one.
+ */
 static bool was_seen(void *arg, const char *path, const struct stat *st)
 {
 	struct cfs_derive_job *job = arg;
-	const uint64_t key = key_of(st);
+	uint64_t key = 0;
 
-	(void)path;
+	if (cfs_nstree_walk(job->context.ns, st->st_ino, path, add_to_key,
+			    &key) < 0)
+		return true; /* it is going */
 	for (size_t i = 0; i < job->n_seen; i++)
 		if (job->seen[i] == key)
 			return true;

@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 
 #include "fs/daemon/import.h"
+#include "store/chunk/chunk.h"
 #include "store/ns/ns.h"
 
 uint64_t cfs_import_dir(const struct cfs_import *import, size_t item)
@@ -73,6 +74,12 @@ int cfs_import_xattrs(const struct cfs_import *import, const char *path,
 
 /* ---- bytes ---- */
 
+/*
+ * Smaller holes become zeros: chunks that end at holes have no equal in the
+ * same state saved without, and a chunk of zeros takes no room.
+ */
+#define HOLE_MIN CFS_CHUNK_BYTES_MAX
+
 struct copy {
 	struct cfs_import *import;
 	struct cfs_import_item *item;
@@ -119,43 +126,55 @@ static int copy_span(struct copy *c, uint64_t off, uint64_t end)
 	return 0;
 }
 
-/* Only what is data, where the file has holes. */
+/* Where the next hole worth keeping begins from @at on, and where it ends:
+ * both the file's size where there is none. */
+static void find_hole(const struct copy *c, uint64_t at, uint64_t *begin,
+		      uint64_t *end)
+{
+	const uint64_t size = (uint64_t)c->item->st.st_size;
+	off_t hole, data;
+
+	for (*begin = *end = size; at < size; at = *end) {
+		hole = lseek(c->fd, (off_t)at, SEEK_HOLE);
+		if (hole < 0 || (uint64_t)hole >= size)
+			break; /* or it cannot tell */
+		data = lseek(c->fd, hole, SEEK_DATA);
+		*end = data < 0 ? size : CFS_MIN((uint64_t)data, size);
+		if (*end - (uint64_t)hole >= HOLE_MIN) {
+			*begin = (uint64_t)hole;
+			return;
+		}
+	}
+	*end = size;
+}
+
+/* Only what is data, where the file has large holes. */
 static int copy_spans(struct copy *c)
 {
-	uint64_t size = (uint64_t)c->item->st.st_size, at = 0;
+	uint64_t size = (uint64_t)c->item->st.st_size, at = 0, hole, end;
+	struct stat set = {.st_size = (off_t)size}, out;
+	int r = 0;
 
-	while (at < size) {
-		off_t data = lseek(c->fd, (off_t)at, SEEK_DATA), hole;
-		int r;
-
-		if (data < 0 && errno == ENXIO)
-			data = (off_t)size;
-		hole = data < 0 || data >= (off_t)size
-			       ? (off_t)size
-			       : lseek(c->fd, data, SEEK_HOLE);
-		if (data < 0 || hole < 0)
-			return copy_span(c, at, size); /* it cannot tell */
-		atomic_fetch_add_explicit(c->done, (uint64_t)data - at,
+	while (!r && at < size) {
+		find_hole(c, at, &hole, &end);
+		r = copy_span(c, at, hole);
+		atomic_fetch_add_explicit(c->done, end - hole,
 					  memory_order_relaxed);
-		r = copy_span(c, (uint64_t)data, CFS_MIN((uint64_t)hole, size));
-		if (r < 0)
-			return r;
-		at = (uint64_t)hole;
+		at = end;
+		if (!r && end == size && hole < size)
+			r = cfs_ns_setattr(c->import->context->ns, c->item->ino,
+					   &set, CFS_SET_SIZE, &out);
 	}
-	return 0;
+	return r;
 }
 
 static int copy_bytes(struct copy *c)
 {
 	const struct stat *st = &c->item->st;
-	struct stat set = {.st_size = st->st_size}, out;
-	int r;
 
-	if ((uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size)
-		return copy_span(c, 0, (uint64_t)st->st_size);
-	r = cfs_ns_setattr(c->import->context->ns, c->item->ino, &set,
-			   CFS_SET_SIZE, &out);
-	return r < 0 ? r : copy_spans(c);
+	return (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size
+		       ? copy_span(c, 0, (uint64_t)st->st_size)
+		       : copy_spans(c);
 }
 
 /* ---- the name ---- */

@@ -1,6 +1,8 @@
 /* gc, scrub and fsck: the store's own jobs, with their findings told. */
 #include <errno.h>
+#include <string.h>
 
+#include "fs/daemon/derive.h"
 #include "fs/daemon/verb.h"
 #include "store/core/store.h"
 #include "store/ns/ns.h"
@@ -26,6 +28,26 @@ static struct cfs_verb_reply copy_of(const struct cfs_verb_reply *reply)
 	return reply ? *reply : (struct cfs_verb_reply){0};
 }
 
+/* What it cannot do leaves less to collect, no more. */
+static int derive(struct cfs_verb_context *context,
+		  const struct cfs_verb_reply *reply, cJSON *result)
+{
+	struct cfs_verb_reply quiet = *reply;
+	struct cfs_error err = {""};
+	struct cfs_derive_result d = {0};
+	int r;
+
+	quiet.line = NULL; /* of steps that cannot be read */
+	r = cfs_derive_tree(context, "", NULL, NULL, &quiet, &d, &err);
+	if (r == -ECANCELED)
+		return r;
+	if (r < 0)
+		cfs_verb_line(reply, "weights were not derived: %s",
+			      err.text[0] ? err.text : strerror(-r));
+	cfs_verb_put_u64(result, "derived", d.derived);
+	return 0;
+}
+
 static int gc(struct cfs_verb_context *context, const cJSON *arguments,
 	      const struct cfs_verb_reply *reply, cJSON *result,
 	      struct cfs_error *err)
@@ -38,8 +60,12 @@ static int gc(struct cfs_verb_context *context, const cJSON *arguments,
 			cfs_verb_u64(arguments, "min_dead_percent", 0), 100),
 	};
 	struct cfs_gc_result g = {0};
-	int r;
+	int r = 0;
 
+	if (!options.dry_run)
+		r = derive(context, &copy, result);
+	if (r < 0)
+		return r;
 	r = cfs_store_gc(cfs_ns_store(context->ns), &options, &control, &g,
 			 err);
 	if (r < 0)

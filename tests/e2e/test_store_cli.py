@@ -16,6 +16,7 @@ import tempfile
 import time
 
 import cli_man
+import step_maker
 
 CKPTFS = ROOT = None
 STEP = "global_step7"
@@ -112,9 +113,14 @@ def make_odd_tree(top, rng):
         with open(f"{top}/d/f{i}", "wb") as f:
             f.write(rng.randbytes(size))
     with open(f"{top}/d/holes", "wb") as f:
-        f.seek(2 << 20)
+        f.seek(20 << 20)
         f.write(rng.randbytes(5000))
-        f.truncate(5 << 20)
+        f.truncate(50 << 20)
+    with open(f"{top}/d/small-holes", "wb") as f:
+        for at in range(1 << 16, 8 << 20, 3 << 18):
+            f.seek(at)
+            f.write(rng.randbytes(100000))
+        f.truncate(9 << 20)
     with open(os.fsencode(f"{top}/d/") + b"\xff\nname", "wb") as f:
         f.write(b"x" * 5000)
     os.link(f"{top}/d/f5", f"{top}/other-name")
@@ -308,6 +314,98 @@ def test_gc_and_scrub():
         assert r["damaged"] + r["missing"] >= 1 and r["findings"], r
 
 
+def weights_stored(store):
+    roles = {r["role"]: r for r in run_json("stats", store)["roles"]}
+    return roles["weights"]["stored_bytes"]
+
+
+def make_trained(p, rng):
+    """Instead of the golden run: steps with weights worth deriving."""
+    shutil.rmtree(p.run)
+    step_maker.make(f"{p.run}/{STEP}", rng)
+    step_maker.make(f"{p.run}/global_step8", rng, steps=8)
+    with open(f"{p.run}/latest", "w", encoding="utf-8") as f:
+        f.write("global_step8")
+    os.mkdir(f"{p.run}/kept")
+    shutil.copyfile(f"{p.run}/{STEP}/mp_rank_00_model_states.pt",
+                    f"{p.run}/kept/weights.pt")
+
+
+def test_derive():
+    """gc keeps weights as their rounded master, as long as anyone has them."""
+    rng = random.Random(seed())
+    with Place() as p:
+        make_trained(p, rng)
+        step_maker.make(f"{p.run}/other/{STEP}", rng, rounded=False)
+        with open(f"{p.run}/other/latest", "w", encoding="utf-8") as f:
+            f.write(STEP)
+        run("import", p.store, p.run)
+        before = weights_stored(p.store)
+        assert run_json("gc", "--dry-run", p.store)["dry_run"]
+        assert weights_stored(p.store) == before
+        # two large tensors a step, of which another step's are no rounded
+        # master
+        assert run_json("gc", p.store)["derived"] == 4
+        after = weights_stored(p.store)
+        assert before * 0.3 < after < before * 0.4, (before, after)
+        assert run_json("gc", p.store)["derived"] == 0
+        for args in ((), ("--rebuild-index",)):
+            assert run_json("fsck", *args, p.store)["problems"] == 0
+            assert run_json("scrub", p.store)["damaged"] == 0
+            assert weights_stored(p.store) == after
+            run("diff", f"{p.store}/run/{STEP}", f"{p.run}/{STEP}")
+        run("diff", f"{p.store}/run/@dp3", p.run)
+        # where they go derived ones go with what they are made of
+        other = f"{p.top}/other"
+        run("init", other)
+        with open(f"{p.top}/stream", "wb") as f:
+            subprocess.run([CKPTFS, "send", f"{p.store}/run"], stdout=f,
+                           check=True)
+        with open(f"{p.top}/stream", "rb") as f:
+            run("receive", f"{other}/run", stdin=f)
+        run("diff", f"{other}/run/{STEP}", f"{p.run}/{STEP}")
+        # the step with the master goes, the weights are in another file
+        assert run_json("prune", "--keep-last", "1", "--gc",
+                        f"{p.store}/run")["removed"] == 1
+        assert run_json("scrub", p.store)["damaged"] == 0
+        if has_fuse():
+            with p.mounted() as m, open(f"{m}/run/kept/weights.pt", "rb") as f:
+                with open(f"{p.run}/kept/weights.pt", "rb") as want:
+                    assert f.read() == want.read()
+        run("fsck", p.store)
+
+
+def test_derive_in_background():
+    if not has_fuse():
+        return print("    (no FUSE)")
+    rng = random.Random(seed())
+    with Place() as p:
+        make_trained(p, rng)
+        run("mount", "-o", "derive=0", p.store, p.mnt)
+        shutil.copytree(p.run, f"{p.mnt}/run")
+        run("umount", p.mnt)
+        before = weights_stored(p.store)
+        for again in range(2):
+            run("mount", "-o", "derive=1", p.store, p.mnt)
+            if not again:
+                deadline = time.monotonic() + 120
+                while weights_stored(p.mnt) > before / 10:
+                    assert time.monotonic() < deadline, "nothing is derived"
+                    time.sleep(0.3)
+            for path, _, files in os.walk(p.run):
+                for name in files:
+                    with open(f"{path}/{name}", "rb") as f:
+                        want = f.read()
+                    there = f"{path}/{name}".replace(p.run, f"{p.mnt}/run")
+                    with open(there, "rb") as f:
+                        assert f.read() == want, there
+            assert run_json("scrub", p.store)["damaged"] == 0
+            run("gc", p.mnt)
+            run("umount", p.mnt)
+        assert weights_stored(p.store) < before / 10
+        run("fsck", p.store)
+
+
 def test_index_rebuilt():
     with Place() as p:
         run("import", p.store, p.run)
@@ -339,8 +437,9 @@ def test_import_keeps_all():
                 del deep["."]
                 equal(deep, {k: v for k, v in want.items() if k != "."})
                 with open(f"{m}/src/d/holes", "rb") as f:
-                    assert os.lseek(f.fileno(), 0, os.SEEK_DATA) == 2 << 20
-                    assert os.lseek(f.fileno(), 2 << 20, os.SEEK_HOLE) < 3 << 20
+                    assert os.lseek(f.fileno(), 0, os.SEEK_DATA) == 20 << 20
+                    assert os.lseek(f.fileno(), 20 << 20, os.SEEK_HOLE) \
+                        < 21 << 20
         done = run_json("import", "--merge", p.store, src)
         assert done["files_kept"] == done["files"] - 1, done
         run("fsck", p.store)
@@ -380,7 +479,7 @@ def test_send_receive():
         run("init", third)
         with open(stream, "rb") as f:
             got = run_json("receive", f"{third}/all", stdin=f)
-        assert got["files"] == 10 + 10, got
+        assert got["files"] == 11 + 10, got
         run("diff", f"{third}/all/run", p.run)
         size = os.path.getsize(stream)
         for cut in (0, 3, 16, size // 2, size - 1):
