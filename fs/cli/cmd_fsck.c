@@ -53,7 +53,8 @@ static int run(int argc, char **argv)
 	struct cfs_store_verb call = {.verb = &cfs_verb_fsck,
 				      .name = "fsck",
 				      .units = true,
-				      .findings = true};
+				      .findings = true,
+				      .whole = true};
 	bool as_json = false, rebuild = false;
 	int c, r, status;
 

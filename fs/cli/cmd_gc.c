@@ -36,8 +36,10 @@ static int run(int argc, char **argv)
 		{0},
 	};
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {
-		.verb = &cfs_verb_gc, .name = "gc", .units = true};
+	struct cfs_store_verb call = {.verb = &cfs_verb_gc,
+				      .name = "gc",
+				      .units = true,
+				      .whole = true};
 	bool as_json = false, dry_run = false;
 	int c, r, status;
 

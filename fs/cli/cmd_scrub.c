@@ -34,8 +34,10 @@ static int run(int argc, char **argv)
 		{0},
 	};
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {
-		.verb = &cfs_verb_scrub, .name = "scrub", .findings = true};
+	struct cfs_store_verb call = {.verb = &cfs_verb_scrub,
+				      .name = "scrub",
+				      .findings = true,
+				      .whole = true};
 	bool as_json = false;
 	int c, r, status;
 

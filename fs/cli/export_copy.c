@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 #include "fs/cli/export_plan.h"
 #include "fs/cli/progress.h"
@@ -13,7 +14,13 @@
 #include "store/util/error.h"
 
 #define BLOCK (4u << 20)
-#define HOLE  (64u << 10) /* a run of zeros this long is not written */
+/* A run of zeros this long is not written. */
+#define HOLE (64u << 10)
+/*
+ * Below a mount, which may be a store's: there zeros cost nothing, and a file
+ * with holes shares less with what was saved without.
+ */
+#define FUSE_MAGIC 0x65735546
 
 /* "a/b/file" -> "a/b/.file.ckptfs-part" */
 static char *temp_name(const char *path)
@@ -65,16 +72,24 @@ static int write_at(int fd, const uint8_t *p, size_t len, uint64_t off)
 	return 0;
 }
 
+static size_t hole_of(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == FUSE_MAGIC ? BLOCK : HOLE;
+}
+
 /* The parts of a block that are not holes. */
-static int write_block(int fd, const uint8_t *p, size_t len, uint64_t off)
+static int write_block(int fd, const uint8_t *p, size_t len, uint64_t off,
+		       size_t hole)
 {
 	size_t at = 0;
 	int r = 0;
 
 	while (r == 0 && at < len) {
-		size_t n = CFS_MIN((size_t)HOLE, len - at);
+		size_t n = CFS_MIN(hole, len - at);
 
-		if (n < HOLE || !all_zero(p + at, n))
+		if (n < hole || !all_zero(p + at, n))
 			r = write_at(fd, p + at, n, off + at);
 		at += n;
 	}
@@ -85,6 +100,7 @@ static int copy_bytes(struct cfs_vhandle *h, uint64_t size, int fd,
 		      const char *what, struct cfs_progress *progress)
 {
 	_cleanup_(cfs_freep) uint8_t *block = malloc(BLOCK);
+	const size_t hole = hole_of(fd);
 	uint64_t off = 0;
 	int r;
 
@@ -98,7 +114,7 @@ static int copy_bytes(struct cfs_vhandle *h, uint64_t size, int fd,
 			return (int)n;
 		if (n == 0)
 			return -ESTALE; /* shorter than it was */
-		r = write_block(fd, block, (size_t)n, off);
+		r = write_block(fd, block, (size_t)n, off, hole);
 		if (r < 0)
 			return r;
 		off += (uint64_t)n;

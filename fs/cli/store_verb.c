@@ -96,6 +96,18 @@ static void on_line(void *arg, const char *text)
 	cfs_say_warn(seen->call->verb, "%s", cfs_buf_str(&safe));
 }
 
+/* "x: no such…" of STORE/x, which is said in front anyhow. */
+static void drop_path(const struct cfs_store_path *path, struct cfs_error *err)
+{
+	const char *said = path->inside[0] ? path->inside : "/";
+	const size_t len = strlen(said);
+
+	if (!strncmp(err->text, said, len) &&
+	    !strncmp(err->text + len, ": ", 2))
+		memmove(err->text, err->text + len + 2,
+			strlen(err->text + len + 2) + 1);
+}
+
 static int call_at(const struct cfs_store_verb *call,
 		   const struct cfs_store_path *path, struct seen *seen,
 		   cJSON **result_out, struct cfs_error *err)
@@ -110,6 +122,8 @@ static int call_at(const struct cfs_store_verb *call,
 				 call->fds, call->n_fds, &reply, result_out,
 				 err);
 	cfs_progress_end(&seen->progress);
+	if (r < 0)
+		drop_path(path, err);
 	return r;
 }
 
@@ -125,6 +139,11 @@ static int call_verb(const struct cfs_store_verb *call, struct seen *seen,
 				"%s: not in a store (ckptfs init "
 				"makes one)",
 				call->object);
+	if (r > 0 && call->whole && path.inside[0])
+		return cfs_fail(err, -EINVAL,
+				"inside a store, and this is about all of it: "
+				"name %s",
+				path.store);
 	return r < 0 ? r : call_at(call, &path, seen, result_out, err);
 }
 

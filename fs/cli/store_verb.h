@@ -36,6 +36,7 @@ struct cfs_store_verb {
 	bool quiet;    /* no progress */
 	bool units;    /* progress counts things, not bytes */
 	bool findings; /* lines are results: kept in "findings" */
+	bool whole;    /* about all of a store: a path inside is refused */
 };
 /*
  * Finds the store of ->object, adds "path", calls, shows progress.  0 with the

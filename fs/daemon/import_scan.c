@@ -261,6 +261,23 @@ static int find_links(struct cfs_import *import)
 	return 0;
 }
 
+/* The store, or files of it (not what they hold). */
+static int check_outside(const struct cfs_store *store, const char *path,
+			 struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *real = realpath(path, NULL);
+	const char *own = cfs_store_path(store);
+	const size_t len = strlen(own);
+
+	if (real && !strncmp(real, own, len) &&
+	    (!real[len] || real[len] == '/'))
+		return cfs_fail(err, -EINVAL,
+				"%s is of this store itself; name what is "
+				"outside it",
+				path);
+	return 0;
+}
+
 int cfs_import_scan(struct cfs_import *import, const char *path,
 		    const char *name, bool contents, struct cfs_error *err)
 {
@@ -270,6 +287,9 @@ int cfs_import_scan(struct cfs_import *import, const char *path,
 			 .err = err};
 	int r;
 
+	r = check_outside(store, path, err);
+	if (r < 0)
+		return r;
 	if (stat(cfs_store_path(store), &s.store) < 0)
 		return -errno;
 	if (contents)

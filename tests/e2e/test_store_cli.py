@@ -196,6 +196,33 @@ def test_import_and_look():
         assert "no such" in run.stderr
 
 
+def test_wrong_places():
+    """One line that names what was named, and what to do."""
+    with Place() as p:
+        run("import", p.store, p.run)
+        inside = f"{p.store}/run/{STEP}"
+        for verb in ("gc", "scrub", "fsck", "stats"):
+            assert run(verb, inside, status=1) == ""
+            assert inside in run.stderr and "name " in run.stderr
+        for args in (["du", f"{p.store}/none"], ["send", f"{p.store}/none"],
+                     ["pin", f"{p.store}/none"],
+                     ["prune", "--keep-last", "1", f"{p.store}/none"],
+                     ["export", f"{p.store}/none", f"{p.top}/out"],
+                     ["ls", f"{p.store}/none"]):
+            assert run(*args, status=1) == ""
+            assert run.stderr.count("none") == 1, run.stderr
+        for source in (p.store, f"{p.store}/packs", f"{p.store}/."):
+            run("import", f"{p.store}/x", source, status=1)
+            assert "outside" in run.stderr
+        # below what is imported it is passed over
+        run("import", f"{p.store}/all", p.top)
+        here = run_json("du", f"{p.store}/all/{os.path.basename(p.top)}")
+        assert {e["name"] for e in here["entries"]} - {"cache"} == \
+            {"mnt", "run"}, here
+        assert not os.path.exists(f"{p.top}/out")
+        run("fsck", p.store)
+
+
 def test_du_and_stats():
     with Place() as p:
         p.make_steps(8)
