@@ -222,10 +222,8 @@ struct cfs_pending *cfs_store_ingest(struct cfs_store *store, void *data,
 {
 	struct cfs_pending *p = calloc(1, sizeof(*p));
 
-	if (!p) {
-		free(data);
+	if (!p)
 		return NULL;
-	}
 	p->store = store;
 	p->elem_size = elem_size;
 	p->len = len;

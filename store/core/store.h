@@ -98,7 +98,7 @@ struct cfs_levels *cfs_store_levels(struct cfs_store *store);
 
 /**
  * cfs_store_ingest - hand one chunk to the workers
- * @data: malloc()ed, 1 to CFS_CHUNK_BYTES_MAX bytes; taken over even on error
+ * @data: malloc()ed, 1 to CFS_CHUNK_BYTES_MAX bytes; taken over on success
  * @elem_size: for the codec; 0 unknown
  *
  * The room for it must have been reserved (cfs_store_reserve(@len)); it is

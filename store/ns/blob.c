@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "store/core/store.h"
-#include "store/util/log.h"
 
 struct cfs_blob {
 	struct cfs_store *store;
@@ -234,9 +233,7 @@ int cfs_blob_read(struct cfs_blob *blob, size_t off, void *buf, size_t len)
 
 	(void)pthread_mutex_lock(&blob->lock);
 	settle(blob);
-	if (blob->state == CFS_BLOB_LOST)
-		r = -EIO;
-	else if (off + len > blob->len)
+	if (off + len > blob->len)
 		r = -ESTALE;
 	else if (blob->state == CFS_BLOB_BUF)
 		memcpy(buf, blob->data + off, len);
@@ -254,22 +251,26 @@ int cfs_blob_read(struct cfs_blob *blob, size_t off, void *buf, size_t len)
 	return r;
 }
 
-/* Gives ingest the bytes of a blob that is going, with room for them. */
-static int hand_over(struct cfs_blob *blob, uint8_t *data, uint64_t reserved,
+/*
+ * Gives ingest the bytes of a blob that is going, with room for them.  On
+ * failure they stay the blob's, and so does *@reserved.
+ */
+static int hand_over(struct cfs_blob *blob, uint8_t *data, uint64_t *reserved,
 		     unsigned elem_size, struct cfs_pending **out)
 {
 	int r;
 
-	if (reserved < blob->len) {
-		r = cfs_store_reserve(blob->store, blob->len - reserved, true);
+	if (*reserved < blob->len) {
+		r = cfs_store_reserve(blob->store, blob->len - *reserved, true);
 		if (r < 0)
 			return r;
-	} else if (reserved > blob->len) {
-		cfs_store_unreserve(blob->store, reserved - blob->len);
+		*reserved = blob->len;
 	}
 	*out = cfs_store_ingest(blob->store, data, blob->len, elem_size);
 	if (!*out)
-		cfs_store_unreserve(blob->store, blob->len);
+		return -ENOMEM;
+	if (*reserved > blob->len)
+		cfs_store_unreserve(blob->store, *reserved - blob->len);
 	return 0;
 }
 
@@ -294,21 +295,16 @@ int cfs_blob_send(struct cfs_blob *blob, unsigned elem_size)
 	blob->reserved = 0;
 	(void)pthread_mutex_unlock(&blob->lock);
 
-	r = hand_over(blob, data, reserved, elem_size, &pending);
+	r = hand_over(blob, data, &reserved, elem_size, &pending);
 
 	(void)pthread_mutex_lock(&blob->lock);
 	if (r < 0) {
 		blob->state = CFS_BLOB_BUF;
 		blob->data = data;
 		blob->reserved = reserved;
-	} else if (pending) {
+	} else {
 		blob->state = CFS_BLOB_SENT;
 		blob->pending = pending;
-	} else {
-		blob->state = CFS_BLOB_LOST;
-		cfs_log(CFS_LOG_ERR, "%zu bytes that were written are lost: %s",
-			blob->len, "no memory to hand them on");
-		r = -ENOMEM;
 	}
 	(void)pthread_cond_broadcast(&blob->gone);
 	(void)pthread_mutex_unlock(&blob->lock);
@@ -330,7 +326,7 @@ static void stored(struct cfs_blob *blob, const struct cfs_digest *digest)
 	cfs_pending_unref(old);
 }
 
-/* The pending chunk (1), the digest (0), -EAGAIN or -EIO. */
+/* The pending chunk (1), the digest (0), or -EAGAIN. */
 static int look(struct cfs_blob *blob, bool wait, struct cfs_digest *out,
 		struct cfs_pending **pending_out)
 {
@@ -345,8 +341,6 @@ static int look(struct cfs_blob *blob, bool wait, struct cfs_digest *out,
 	} else if (blob->state == CFS_BLOB_SENT) {
 		*pending_out = cfs_pending_ref(blob->pending);
 		r = 1;
-	} else if (blob->state == CFS_BLOB_LOST) {
-		r = -EIO;
 	}
 	(void)pthread_mutex_unlock(&blob->lock);
 	return r;

@@ -68,7 +68,6 @@ enum cfs_blob_state {
 	CFS_BLOB_GOING,	 /* being handed to ingest */
 	CFS_BLOB_SENT,	 /* pending */
 	CFS_BLOB_STORED, /* known by digest */
-	CFS_BLOB_LOST,	 /* there was no memory to hand it over */
 };
 
 /* In memory, empty, room for @cap bytes.  NULL: no memory. */
@@ -109,9 +108,9 @@ CFS_MUST_CHECK int cfs_blob_copy(struct cfs_blob *blob, size_t off, size_t len,
 CFS_MUST_CHECK int cfs_blob_read(struct cfs_blob *blob, size_t off, void *buf,
 				 size_t len);
 /* Hands it to ingest, which may block.  0 also when that was done before,
- * -EAGAIN: a tail; -ENOSPC, -EDQUOT. */
+ * -EAGAIN: a tail; -ENOSPC, -EDQUOT, -ENOMEM: it keeps its bytes. */
 CFS_MUST_CHECK int cfs_blob_send(struct cfs_blob *blob, unsigned elem_size);
-/* Waits for the digest: -EAGAIN in memory only, -EIO lost. */
+/* Waits for the digest: -EAGAIN in memory only; why it is in no pack. */
 CFS_MUST_CHECK int cfs_blob_digest(struct cfs_blob *blob,
 				   struct cfs_digest *out);
 /* 1 and the digest if it is there by now. */

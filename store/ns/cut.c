@@ -133,8 +133,6 @@ static void through(struct cfs_ino *ino, const struct cfs_snap *s)
 	ino->kind = s->record.content;
 	ino->map = s->record.map;
 	ino->has_keys = ino->kind == CFS_CONTENT_EXTENTS;
-	if (s->lost)
-		ino->error = -EIO;
 	/* closed while this was under way: seal it next time */
 	if (ino->has_keys && !ino->opens && !ino->cur.dirty && !ino->staged) {
 		ino->cur.dirty = true;

@@ -89,33 +89,17 @@ static void unstage(struct cfs_ino *ino)
 	cfs_store_leave(ino->ns->store);
 }
 
-/* The error of a write since the last time it was told. */
-static int take_error(struct cfs_ino *ino)
-{
-	int r;
-
-	(void)pthread_mutex_lock(&ino->lock);
-	r = ino->error;
-	ino->error = 0;
-	(void)pthread_mutex_unlock(&ino->lock);
-	return r;
-}
-
 int cfs_ns_fsync(struct cfs_ns_file *file)
 {
-	struct cfs_ino *ino = file->ino;
-	int r, e;
-
-	unstage(ino);
-	r = cfs_store_commit(ino->ns->store);
-	e = take_error(ino);
-	return r < 0 ? r : e;
+	unstage(file->ino);
+	return cfs_store_commit(file->ino->ns->store);
 }
 
 int cfs_ns_flush(struct cfs_ns_file *file)
 {
 	struct cfs_ino *ino = file->ino;
 	bool marker;
+	int r;
 
 	/* acquire: the writes it counts come before */
 	if (!atomic_exchange_explicit(&file->wrote, false,
@@ -124,16 +108,13 @@ int cfs_ns_flush(struct cfs_ns_file *file)
 	(void)pthread_mutex_lock(&ino->lock);
 	marker = ino->marker && ino->nlink;
 	(void)pthread_mutex_unlock(&ino->lock);
-	if (marker) {
-		int r = cfs_ns_fsync(file);
-
-		/* the next close tries again */
-		if (r < 0)
-			atomic_store_explicit(&file->wrote, true,
-					      memory_order_release);
-		return r;
-	}
-	return take_error(ino);
+	if (!marker)
+		return 0;
+	r = cfs_ns_fsync(file);
+	/* the next close tries again */
+	if (r < 0)
+		atomic_store_explicit(&file->wrote, true, memory_order_release);
+	return r;
 }
 
 /* The last handle goes: what there is gets sealed by the next commit. */

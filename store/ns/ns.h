@@ -163,7 +163,7 @@ ssize_t cfs_ns_copy_range(struct cfs_ns_file *in, uint64_t in_off,
 /* This file (and, being one log, all before it) is durable. */
 CFS_MUST_CHECK int cfs_ns_fsync(struct cfs_ns_file *file);
 /* close(2) of one descriptor: durable for a completion marker that was
- * written through it; else reports an error writes met since. */
+ * written through it. */
 CFS_MUST_CHECK int cfs_ns_flush(struct cfs_ns_file *file);
 /* The last descriptor is gone.  Never fails; the last one of an inode seals it.
  */

@@ -83,7 +83,6 @@ struct cfs_ino {
 	bool in_cut;	/* taken down by the commit under way */
 	bool has_keys;	/* there may be e keys */
 	bool marker;	/* found under a completion marker's name */
-	int error;	/* of a write that was taken; told once */
 	unsigned opens; /* handles */
 	uint64_t epoch; /* blobs of an older one may be in a snapshot */
 	char *name;	/* a hint for the sniffer; or NULL */
@@ -248,8 +247,7 @@ void cfs_ino_unstage(struct cfs_ino *ino); /* inside, lock held */
  * pieces->n; blobs still growing are ingested as they are now. */
 CFS_MUST_CHECK int cfs_resolve_pieces(struct cfs_ns *ns,
 				      const struct cfs_pieces *pieces,
-				      struct cfs_extent **extents_out,
-				      bool *lost_out);
+				      struct cfs_extent **extents_out);
 CFS_MUST_CHECK int cfs_resolve_map(struct cfs_ns *ns,
 				   const struct cfs_extent *extents, size_t n,
 				   uint64_t size, struct cfs_digest *out);
@@ -260,7 +258,6 @@ struct cfs_snap { /* of one inode */
 	struct cfs_ino *ino;
 	struct cfs_inode_record record;
 	bool content, seal;
-	bool lost; /* resolve: bytes that are nowhere */
 	struct cfs_pieces *pieces;
 	uint64_t lo;
 	bool had_keys;

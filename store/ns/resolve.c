@@ -25,6 +25,7 @@ static int send_copy(struct cfs_ns *ns, const struct cfs_piece *e,
 	*out = cfs_store_ingest(ns->store, bytes, (size_t)e->len, 0);
 	if (*out)
 		return 0;
+	free(bytes);
 	cfs_store_unreserve(ns->store, e->len);
 	return -ENOMEM;
 }
@@ -42,8 +43,6 @@ static int send_all(struct cfs_ns *ns, const struct cfs_pieces *pieces,
 		r = cfs_blob_send(e->blob, 0);
 		if (r == -EAGAIN)
 			r = send_copy(ns, e, &copies[i]);
-		else if (r == -ENOMEM)
-			r = 0; /* lost: known when its digest is asked for */
 		if (r < 0)
 			return r;
 	}
@@ -70,7 +69,7 @@ static int digest_of(const struct cfs_piece *e, struct cfs_pending *copy,
 }
 
 int cfs_resolve_pieces(struct cfs_ns *ns, const struct cfs_pieces *pieces,
-		       struct cfs_extent **extents_out, bool *lost_out)
+		       struct cfs_extent **extents_out)
 {
 	_cleanup_(cfs_freep) struct cfs_pending **copies = NULL;
 	_cleanup_(cfs_freep) struct cfs_extent *v = NULL;
@@ -82,17 +81,8 @@ int cfs_resolve_pieces(struct cfs_ns *ns, const struct cfs_pieces *pieces,
 	if (!copies || !v)
 		return -ENOMEM;
 	r = send_all(ns, pieces, copies);
-	for (size_t i = 0; i < n && r == 0; i++) {
-		const struct cfs_piece *e = &pieces->v[i];
-
-		r = digest_of(e, copies[i], &v[i]);
-		if (r == -EIO && e->blob &&
-		    cfs_blob_state(e->blob) == CFS_BLOB_LOST) {
-			*lost_out = true;
-			v[i].len = 0; /* a hole, and an error for its writer */
-			r = 0;
-		}
-	}
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = digest_of(&pieces->v[i], copies[i], &v[i]);
 	for (size_t i = 0; i < n; i++)
 		cfs_pending_unref(copies[i]);
 	if (r == 0)
@@ -222,14 +212,11 @@ static int write_keys(struct cfs_ns *ns, const struct cfs_snap *s,
 static int write_content(struct cfs_ns *ns, struct cfs_snap *s)
 {
 	_cleanup_(cfs_freep) struct cfs_extent *v = NULL;
-	size_t n = 0;
-	int r = cfs_resolve_pieces(ns, s->pieces, &v, &s->lost);
+	const size_t n = s->pieces->n;
+	int r = cfs_resolve_pieces(ns, s->pieces, &v);
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < s->pieces->n; i++)
-		if (v[i].len)
-			v[n++] = v[i];
 	s->record.content = CFS_CONTENT_NONE;
 	if (n && s->seal) {
 		r = cfs_resolve_map(ns, v, n, s->record.size, &s->record.map);
@@ -325,7 +312,7 @@ static int send_early(struct cfs_cut *cut)
 			struct cfs_blob *blob = s->pieces->v[i].blob;
 			int r = blob ? cfs_blob_send(blob, 0) : 0;
 
-			if (r < 0 && r != -EAGAIN && r != -ENOMEM)
+			if (r < 0 && r != -EAGAIN)
 				return r;
 		}
 	}

@@ -48,7 +48,6 @@ int cfs_ns_extents(struct cfs_ns *ns, uint64_t ino,
 	struct cfs_pin pin = {0};
 	_cleanup_(cfs_freep) struct cfs_extent *extents = NULL;
 	struct stat st;
-	bool lost = false;
 	int r = cfs_ino_get(ns, ino, &i);
 
 	if (r < 0)
@@ -58,9 +57,7 @@ int cfs_ns_extents(struct cfs_ns *ns, uint64_t ino,
 	r = cfs_ino_pin(i, &pin, &st);
 	/* what is inline is in no chunk */
 	if (r == 0 && (uint64_t)st.st_size > CFS_INLINE_MAX) {
-		r = cfs_resolve_pieces(ns, pin.pieces, &extents, &lost);
-		if (r == 0 && lost)
-			r = -EIO;
+		r = cfs_resolve_pieces(ns, pin.pieces, &extents);
 		for (size_t k = 0; k < pin.pieces->n && r == 0; k++)
 			r = fn(arg, &extents[k]);
 	}
