@@ -14,6 +14,8 @@
 #include "store/util/log.h"
 
 #define OPEN_MAX_PACKS 256u
+/* Written at a time ahead of a sync. */
+#define PUSH_BYTES (8u << 20)
 
 static struct cfs_engine_dir *dir_of(struct cfs_engine *engine)
 {
@@ -137,6 +139,27 @@ static int write_all(int fd, struct iovec *iov, int count, uint64_t off)
 	return 0;
 }
 
+/* What lies before the border that was just passed goes to the disk now, while
+ * more is being encoded; the sync then has little left.  An error of it is the
+ * sync's to report. */
+static void push(int fd, uint64_t off, uint64_t len)
+{
+	uint64_t border = (off + len) / PUSH_BYTES * PUSH_BYTES;
+
+	if (border > off)
+		(void)sync_file_range(fd, (off64_t)(border - PUSH_BYTES),
+				      PUSH_BYTES, SYNC_FILE_RANGE_WRITE);
+}
+
+static uint64_t total(const struct iovec *iov, int n)
+{
+	uint64_t sum = 0;
+
+	while (n--)
+		sum += iov++->iov_len;
+	return sum;
+}
+
 static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 		     const struct iovec *iov, int n, uint64_t off)
 {
@@ -156,6 +179,8 @@ static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 	if (r < 0)
 		return log_pack(r, id, "cannot be written");
 	r = write_all(f->fd, copy, n, off);
+	if (r == 0)
+		push(f->fd, off, total(iov, n));
 	cfs_fdcache_put(d->files, f);
 	return r < 0 ? log_pack(r, id, "cannot be written") : 0;
 }
