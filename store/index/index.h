@@ -102,6 +102,9 @@ CFS_MUST_CHECK int cfs_levels_put(struct cfs_levels *levels,
 				  struct cfs_slice key, struct cfs_slice val);
 CFS_MUST_CHECK int cfs_levels_del(struct cfs_levels *levels,
 				  struct cfs_slice key);
+/* All of @batch or, on failure, nothing of it. */
+CFS_MUST_CHECK int cfs_levels_apply(struct cfs_levels *levels,
+				    const struct cfs_batch *batch);
 /* As iter_new; sees changes made while it runs or not, never a mixture of two
  * values, never a key twice. */
 CFS_MUST_CHECK int cfs_levels_iter(struct cfs_levels *levels,

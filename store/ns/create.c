@@ -5,8 +5,6 @@
 #include <limits.h>
 #include <time.h>
 
-#include "store/util/log.h"
-
 /* Attributes of a new inode of @dir. */
 static void dress(struct cfs_ino *i, const struct cfs_make *make,
 		  struct cfs_ino *dir)
@@ -39,8 +37,9 @@ static void dress(struct cfs_ino *i, const struct cfs_make *make,
 	}
 }
 
-/* The record of a new inode goes to the levels at once. */
-static int put_record(struct cfs_ino *i, const char *target)
+/* The record of a new inode goes to the levels with its name. */
+static int put_record(struct cfs_ino *i, const char *target,
+		      struct cfs_batch *batch)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf val = CFS_BUF_INIT;
 	struct cfs_inode_record rec;
@@ -57,16 +56,17 @@ static int put_record(struct cfs_ino *i, const char *target)
 	if (val.failed)
 		return -ENOMEM;
 	cfs_key_inode(&key, i->ino);
-	return cfs_levels_put(i->ns->levels, cfs_key_slice(&key),
-			      (struct cfs_slice){val.data, val.len});
+	cfs_batch_put(batch, cfs_key_slice(&key),
+		      (struct cfs_slice){val.data, val.len});
+	return 0;
 }
 
 /* Inside, names held. */
 static int make_inside(struct cfs_ns *ns, const struct cfs_make *make,
 		       struct cfs_ino *dir, struct cfs_ino **out)
 {
+	_cleanup_(cfs_batch_fini) struct cfs_batch b = CFS_BATCH_INIT;
 	_cleanup_(cfs_ino_putp) struct cfs_ino *i = NULL;
-	struct cfs_key key;
 	uint64_t number;
 	int r = cfs_ns_new_ino(ns, &number);
 
@@ -77,17 +77,14 @@ static int make_inside(struct cfs_ns *ns, const struct cfs_make *make,
 		return -ENOMEM;
 	i->nlink = 1; /* should it fail below: just freed */
 	dress(i, make, dir);
-	r = put_record(i, make->target);
+	r = put_record(i, make->target, &b);
+	if (r == 0)
+		r = cfs_dirent_add(ns, &b, make->dir, make->name, number,
+				   make->mode);
+	if (r == 0)
+		r = cfs_levels_apply(ns->levels, &b);
 	if (r < 0)
 		return r;
-	r = cfs_dirent_add(ns, make->dir, make->name, number, make->mode);
-	if (r < 0) {
-		cfs_key_inode(&key, number);
-		if (cfs_levels_del(ns->levels, cfs_key_slice(&key)) < 0)
-			cfs_log(CFS_LOG_WARN, "inode %llu is left behind",
-				(unsigned long long)number);
-		return r;
-	}
 	cfs_dir_changed(dir, S_ISDIR(make->mode) ? 1 : 0);
 	cfs_ino_looked_up(i);
 	*out = cfs_steal(i);

@@ -42,12 +42,12 @@ int cfs_dirent_get(struct cfs_ns *ns, uint64_t dir, const char *name,
 	return 0;
 }
 
-int cfs_dirent_add(struct cfs_ns *ns, uint64_t dir, const char *name,
-		   uint64_t ino, mode_t mode)
+int cfs_dirent_add(struct cfs_ns *ns, struct cfs_batch *batch, uint64_t dir,
+		   const char *name, uint64_t ino, mode_t mode)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf val = CFS_BUF_INIT;
 	struct cfs_dirent_value v = {.ino = ino, .type = (uint8_t)IFTODT(mode)};
-	struct cfs_key key, cookie;
+	struct cfs_key key;
 	size_t len;
 	int r = cfs_name_check(name, &len);
 
@@ -58,20 +58,16 @@ int cfs_dirent_add(struct cfs_ns *ns, uint64_t dir, const char *name,
 	cfs_dirent_encode(&v, &val);
 	if (val.failed)
 		return -ENOMEM;
-	cfs_key_cookie(&cookie, dir, v.cookie);
-	r = cfs_levels_put(ns->levels, cfs_key_slice(&cookie),
-			   (struct cfs_slice){name, len});
-	if (r < 0)
-		return r;
+	cfs_key_cookie(&key, dir, v.cookie);
+	cfs_batch_put(batch, cfs_key_slice(&key),
+		      (struct cfs_slice){name, len});
 	cfs_key_dirent(&key, dir, name, len);
-	r = cfs_levels_put(ns->levels, cfs_key_slice(&key),
-			   (struct cfs_slice){val.data, val.len});
-	if (r < 0 && cfs_levels_del(ns->levels, cfs_key_slice(&cookie)) < 0)
-		cfs_log(CFS_LOG_WARN, "cookie of '%s' is left behind", name);
-	return r;
+	cfs_batch_put(batch, cfs_key_slice(&key),
+		      (struct cfs_slice){val.data, val.len});
+	return 0;
 }
 
-int cfs_dirent_del(struct cfs_ns *ns, uint64_t dir, const char *name,
+int cfs_dirent_del(struct cfs_batch *batch, uint64_t dir, const char *name,
 		   uint64_t cookie)
 {
 	struct cfs_key key;
@@ -81,13 +77,9 @@ int cfs_dirent_del(struct cfs_ns *ns, uint64_t dir, const char *name,
 	if (r < 0)
 		return r;
 	cfs_key_dirent(&key, dir, name, len);
-	r = cfs_levels_del(ns->levels, cfs_key_slice(&key));
-	if (r < 0)
-		return r;
+	cfs_batch_del(batch, cfs_key_slice(&key));
 	cfs_key_cookie(&key, dir, cookie);
-	/* readdir skips cookies whose name says another */
-	if (cfs_levels_del(ns->levels, cfs_key_slice(&key)) < 0)
-		cfs_log(CFS_LOG_WARN, "cookie of '%s' is left behind", name);
+	cfs_batch_del(batch, cfs_key_slice(&key));
 	return 0;
 }
 
@@ -133,28 +125,33 @@ void cfs_dir_changed(struct cfs_ino *dir, int links)
 	(void)pthread_mutex_unlock(&dir->lock);
 }
 
-int cfs_ino_unlinked(struct cfs_ino *ino)
+/* Will its last name be gone?  names held, or its lock. */
+static bool is_last(const struct cfs_ino *ino)
+{
+	return S_ISDIR(ino->type) || ino->nlink == 1;
+}
+
+void cfs_ino_unlink(const struct cfs_ino *ino, struct cfs_batch *batch)
 {
 	struct cfs_key key;
-	int r = 0;
 
+	if (!is_last(ino))
+		return;
+	/* whoever finds this after a crash removes what is left */
+	cfs_key_orphan(&key, ino->ino);
+	cfs_batch_put(batch, cfs_key_slice(&key), (struct cfs_slice){"", 0});
+}
+
+void cfs_ino_unlinked(struct cfs_ino *ino)
+{
 	(void)pthread_mutex_lock(&ino->lock);
-	if (S_ISDIR(ino->type) || ino->nlink == 1) {
-		/* whoever finds this after a crash removes what is left */
-		cfs_key_orphan(&key, ino->ino);
-		r = cfs_levels_put(ino->ns->levels, cfs_key_slice(&key),
-				   (struct cfs_slice){"", 0});
-		if (r == 0)
-			ino->nlink = 0;
-	} else if (ino->nlink) {
+	if (is_last(ino))
+		ino->nlink = 0;
+	else if (ino->nlink)
 		ino->nlink--;
-	}
-	if (r == 0) {
-		ino->ctime = cfs_ino_now(ino);
-		cfs_ino_save(ino);
-	}
+	ino->ctime = cfs_ino_now(ino);
+	cfs_ino_save(ino);
 	(void)pthread_mutex_unlock(&ino->lock);
-	return r;
 }
 
 int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,

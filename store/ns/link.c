@@ -7,6 +7,7 @@
 static int add_link(struct cfs_ns *ns, struct cfs_ino *i, struct cfs_ino *d,
 		    const char *name)
 {
+	_cleanup_(cfs_batch_fini) struct cfs_batch b = CFS_BATCH_INIT;
 	struct cfs_dirent_value v;
 	int r = cfs_dirent_get(ns, d->ino, name, &v);
 
@@ -15,7 +16,9 @@ static int add_link(struct cfs_ns *ns, struct cfs_ino *i, struct cfs_ino *d,
 	if (r != -ENOENT || !*name)
 		return r;
 	cfs_store_enter(ns->store);
-	r = cfs_dirent_add(ns, d->ino, name, i->ino, i->type);
+	r = cfs_dirent_add(ns, &b, d->ino, name, i->ino, i->type);
+	if (r == 0)
+		r = cfs_levels_apply(ns->levels, &b);
 	if (r == 0) {
 		(void)pthread_mutex_lock(&i->lock);
 		i->nlink++;

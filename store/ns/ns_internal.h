@@ -115,6 +115,8 @@ struct cfs_ns {
 
 	_Atomic uint64_t epoch;
 	atomic_bool has_xattrs; /* relaxed: saves look-ups only */
+	/* Bytes of closed files' ends since the last cut, about; relaxed. */
+	_Atomic size_t waiting;
 };
 
 struct cfs_ns_file {
@@ -178,10 +180,12 @@ CFS_MUST_CHECK int cfs_name_check(const char *name, size_t *len_out);
 CFS_MUST_CHECK int cfs_dirent_get(struct cfs_ns *ns, uint64_t dir,
 				  const char *name,
 				  struct cfs_dirent_value *out);
-/* Inside; a new cookie. */
-CFS_MUST_CHECK int cfs_dirent_add(struct cfs_ns *ns, uint64_t dir,
-				  const char *name, uint64_t ino, mode_t mode);
-CFS_MUST_CHECK int cfs_dirent_del(struct cfs_ns *ns, uint64_t dir,
+/* Names come and go by batches, which cfs_levels_apply() takes as a whole:
+ * without memory midway all is as it was.  Inside; a new cookie. */
+CFS_MUST_CHECK int cfs_dirent_add(struct cfs_ns *ns, struct cfs_batch *batch,
+				  uint64_t dir, const char *name, uint64_t ino,
+				  mode_t mode);
+CFS_MUST_CHECK int cfs_dirent_del(struct cfs_batch *batch, uint64_t dir,
 				  const char *name, uint64_t cookie);
 CFS_MUST_CHECK int cfs_dir_empty(struct cfs_ns *ns, uint64_t dir);
 /* A directory that exists: 0, -ENOTDIR, -ENOENT. */
@@ -189,8 +193,10 @@ CFS_MUST_CHECK int cfs_dir_get(struct cfs_ns *ns, uint64_t dir,
 			       struct cfs_ino **out);
 /* Inside: a name came or went; @links: subdirectories. */
 void cfs_dir_changed(struct cfs_ino *dir, int links);
-/* Inside: takes one name from @ino; a directory loses all. */
-CFS_MUST_CHECK int cfs_ino_unlinked(struct cfs_ino *ino);
+/* Inside: what one name less changes besides names; a directory loses all. */
+void cfs_ino_unlink(const struct cfs_ino *ino, struct cfs_batch *batch);
+/* Inside: the batch was applied. */
+void cfs_ino_unlinked(struct cfs_ino *ino);
 
 /* ---- ns.c ---- */
 

@@ -89,19 +89,22 @@ static void moved(struct cfs_ino *ino, const struct cfs_ino *parent,
 static int exchange(struct rename *m)
 {
 	struct cfs_ns *ns = m->ns;
+	_cleanup_(cfs_batch_fini) struct cfs_batch b = CFS_BATCH_INIT;
 	bool a_dir = S_ISDIR(m->ino->type), b_dir = S_ISDIR(m->old->type);
 	int r;
 
-	r = cfs_dirent_del(ns, m->dir->ino, m->name, m->v.cookie);
+	r = cfs_dirent_del(&b, m->dir->ino, m->name, m->v.cookie);
 	if (r == 0)
-		r = cfs_dirent_del(ns, m->new_dir->ino, m->new_name,
+		r = cfs_dirent_del(&b, m->new_dir->ino, m->new_name,
 				   m->old_v.cookie);
 	if (r == 0)
-		r = cfs_dirent_add(ns, m->dir->ino, m->name, m->old->ino,
+		r = cfs_dirent_add(ns, &b, m->dir->ino, m->name, m->old->ino,
 				   m->old->type);
 	if (r == 0)
-		r = cfs_dirent_add(ns, m->new_dir->ino, m->new_name,
+		r = cfs_dirent_add(ns, &b, m->new_dir->ino, m->new_name,
 				   m->ino->ino, m->ino->type);
+	if (r == 0)
+		r = cfs_levels_apply(ns->levels, &b);
 	if (r < 0)
 		return r;
 	moved(m->ino, m->new_dir, m->new_name);
@@ -116,26 +119,28 @@ static int exchange(struct rename *m)
 	return 0;
 }
 
-/* The new name first, so that what fails midway leaves two names, not none. */
 static int replace(struct rename *m)
 {
+	_cleanup_(cfs_batch_fini) struct cfs_batch b = CFS_BATCH_INIT;
 	struct cfs_ns *ns = m->ns;
 	bool is_dir = S_ISDIR(m->ino->type);
 	bool over_dir = m->old && S_ISDIR(m->old->type);
-	int r = 0;
+	int r = cfs_dirent_del(&b, m->dir->ino, m->name, m->v.cookie);
 
-	if (m->old)
-		r = cfs_dirent_del(ns, m->new_dir->ino, m->new_name,
+	if (r == 0 && m->old) {
+		r = cfs_dirent_del(&b, m->new_dir->ino, m->new_name,
 				   m->old_v.cookie);
+		cfs_ino_unlink(m->old, &b);
+	}
 	if (r == 0)
-		r = cfs_dirent_add(ns, m->new_dir->ino, m->new_name,
+		r = cfs_dirent_add(ns, &b, m->new_dir->ino, m->new_name,
 				   m->ino->ino, m->ino->type);
 	if (r == 0)
-		r = cfs_dirent_del(ns, m->dir->ino, m->name, m->v.cookie);
-	if (r == 0 && m->old)
-		r = cfs_ino_unlinked(m->old);
+		r = cfs_levels_apply(ns->levels, &b);
 	if (r < 0)
 		return r;
+	if (m->old)
+		cfs_ino_unlinked(m->old);
 	moved(m->ino, m->new_dir, m->new_name);
 	if (m->dir == m->new_dir) {
 		cfs_dir_changed(m->dir, over_dir ? -1 : 0);

@@ -7,6 +7,7 @@
 static int remove_name(struct cfs_ns *ns, uint64_t dir, const char *name,
 		       bool is_dir, struct cfs_ino *d, struct cfs_ino **i_out)
 {
+	_cleanup_(cfs_batch_fini) struct cfs_batch b = CFS_BATCH_INIT;
 	struct cfs_dirent_value v;
 	struct cfs_ino *i;
 	int r = cfs_dirent_get(ns, dir, name, &v);
@@ -25,12 +26,16 @@ static int remove_name(struct cfs_ns *ns, uint64_t dir, const char *name,
 		r = cfs_dir_empty(ns, v.ino);
 	if (r < 0)
 		return r;
+	r = cfs_dirent_del(&b, dir, name, v.cookie);
+	if (r < 0)
+		return r;
+	cfs_ino_unlink(i, &b);
 	cfs_store_enter(ns->store);
-	r = cfs_dirent_del(ns, dir, name, v.cookie);
-	if (r == 0)
-		r = cfs_ino_unlinked(i);
-	if (r == 0)
+	r = cfs_levels_apply(ns->levels, &b);
+	if (r == 0) {
+		cfs_ino_unlinked(i);
 		cfs_dir_changed(d, is_dir ? -1 : 0);
+	}
 	cfs_store_leave(ns->store);
 	return r;
 }
