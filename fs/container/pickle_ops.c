@@ -164,41 +164,14 @@ int cfs_op_binfloat(struct cfs_pickle_reader *rd)
 	return cfs_pickle_push(rd, cfs_node_float(rd->doc, v));
 }
 
+/* What a string's opcode makes of its bytes. */
+typedef int push_fn(struct cfs_pickle_reader *rd, const void *data, size_t len);
+
 static int push_text(struct cfs_pickle_reader *rd, const void *data, size_t len)
 {
 	if (!cfs_utf8_ok(data, len))
 		return BAD("not UTF-8");
 	return cfs_pickle_push(rd, cfs_node_strn(rd->doc, data, len));
-}
-
-int cfs_op_unicode(struct cfs_pickle_reader *rd)
-{
-	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
-	const char *s;
-	size_t len;
-	int r;
-
-	s = cfs_pickle_line(rd, &len);
-	if (!s)
-		return cfs_pickle_ended(rd);
-	r = cfs_pickle_text_unicode(s, len, &text);
-	if (r == -EBADMSG)
-		return BAD("wrong escape");
-	if (r < 0)
-		return r;
-	return push_text(rd, text.data, text.len);
-}
-
-int cfs_op_binunicode(struct cfs_pickle_reader *rd)
-{
-	const uint8_t *p = NULL;
-	size_t len = 0;
-	int r;
-
-	r = take_counted(rd, count_width(rd->op), &p, &len);
-	if (r < 0)
-		return r;
-	return push_text(rd, p, len);
 }
 
 /* Python 2's str: text wherever torch.load would make text of it. */
@@ -212,7 +185,21 @@ static int push_string(struct cfs_pickle_reader *rd, const void *data,
 						  data, len));
 }
 
-int cfs_op_string(struct cfs_pickle_reader *rd)
+static int push_bytes(struct cfs_pickle_reader *rd, const void *data,
+		      size_t len)
+{
+	return cfs_pickle_push(rd, cfs_node_bytes(rd->doc,
+						  rd->op == 0x96
+							  ? CFS_NODE_BYTEARRAY
+							  : CFS_NODE_BYTES,
+						  data, len));
+}
+
+/* A line that is spelt in characters. */
+static int push_line(struct cfs_pickle_reader *rd,
+		     int (*parse)(const char *s, size_t len,
+				  struct cfs_buf *out),
+		     const char *wrong, push_fn *push)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
 	const char *s;
@@ -222,40 +209,51 @@ int cfs_op_string(struct cfs_pickle_reader *rd)
 	s = cfs_pickle_line(rd, &len);
 	if (!s)
 		return cfs_pickle_ended(rd);
-	r = cfs_pickle_text_string(s, len, &text);
+	r = parse(s, len, &text);
 	if (r == -EBADMSG)
-		return BAD("not a quoted string");
+		return BAD(wrong);
 	if (r < 0)
 		return r;
-	return push_string(rd, text.data, text.len);
+	return push(rd, text.data, text.len);
+}
+
+static int push_counted(struct cfs_pickle_reader *rd, push_fn *push)
+{
+	const uint8_t *p = NULL;
+	size_t len = 0;
+	int r;
+
+	r = take_counted(rd, count_width(rd->op), &p, &len);
+	if (r < 0)
+		return r;
+	return push(rd, p, len);
+}
+
+int cfs_op_unicode(struct cfs_pickle_reader *rd)
+{
+	return push_line(rd, cfs_pickle_text_unicode, "wrong escape",
+			 push_text);
+}
+
+int cfs_op_binunicode(struct cfs_pickle_reader *rd)
+{
+	return push_counted(rd, push_text);
+}
+
+int cfs_op_string(struct cfs_pickle_reader *rd)
+{
+	return push_line(rd, cfs_pickle_text_string, "not a quoted string",
+			 push_string);
 }
 
 int cfs_op_binstring(struct cfs_pickle_reader *rd)
 {
-	const uint8_t *p = NULL;
-	size_t len = 0;
-	int r;
-
-	r = take_counted(rd, count_width(rd->op), &p, &len);
-	if (r < 0)
-		return r;
-	return push_string(rd, p, len);
+	return push_counted(rd, push_string);
 }
 
 int cfs_op_binbytes(struct cfs_pickle_reader *rd)
 {
-	const uint8_t *p = NULL;
-	size_t len = 0;
-	int r;
-
-	r = take_counted(rd, count_width(rd->op), &p, &len);
-	if (r < 0)
-		return r;
-	return cfs_pickle_push(rd, cfs_node_bytes(rd->doc,
-						  rd->op == 0x96
-							  ? CFS_NODE_BYTEARRAY
-							  : CFS_NODE_BYTES,
-						  p, len));
+	return push_counted(rd, push_bytes);
 }
 
 int cfs_op_empty(struct cfs_pickle_reader *rd)
