@@ -15,18 +15,23 @@ static bool is_named(const char *name, const char *step)
 /* Of what may still be written: newer than any whole step, or just changed. */
 static const char *reason_unfinished(const struct cfs_prune_rules *rules,
 				     const struct cfs_steps_item *step,
-				     int64_t newest_whole)
+				     bool newest)
 {
-	if (step->number > newest_whole)
+	if (newest)
 		return "newer than the newest whole step";
 	if (step->mtime_ns > rules->now_ns - HOUR_NS)
 		return "not whole, but changed within the last hour";
 	return NULL;
 }
 
+static bool has_place(const struct cfs_steps_item *step)
+{
+	return step->number >= 0 || step->order_ns;
+}
+
+/* @rank: whole steps that are newer. */
 static const char *reason_of(const struct cfs_prune_rules *rules,
-			     const struct cfs_steps_item *step, uint64_t rank,
-			     int64_t newest_whole)
+			     const struct cfs_steps_item *step, uint64_t rank)
 {
 	if (is_named(rules->pointer, step->name))
 		return "latest names it";
@@ -34,13 +39,13 @@ static const char *reason_of(const struct cfs_prune_rules *rules,
 		return "a load gets it";
 	if (rules->pinned && rules->pinned(rules->arg, step->name))
 		return "pinned";
-	if (step->number < 0)
+	if (!has_place(step))
 		return "its name has no number";
 	if (!step->whole)
-		return reason_unfinished(rules, step, newest_whole);
+		return reason_unfinished(rules, step, !rank);
 	if (rank < rules->keep_last)
 		return "one of the last";
-	if (rules->keep_every &&
+	if (rules->keep_every && step->number >= 0 &&
 	    (uint64_t)step->number % rules->keep_every == 0)
 		return "every so many steps";
 	if (step->mtime_ns >= rules->newer_than_ns)
@@ -52,17 +57,13 @@ void cfs_prune_rules_apply(const struct cfs_prune_rules *rules,
 			   const struct cfs_steps *steps,
 			   const char **reasons_out)
 {
-	int64_t newest_whole = -1;
 	uint64_t rank = 0;
 	size_t i;
 
-	for (i = 0; i < steps->n; i++)
-		if (steps->list[i].whole)
-			newest_whole = steps->list[i].number;
 	for (i = steps->n; i--;) {
 		const struct cfs_steps_item *step = &steps->list[i];
 
-		reasons_out[i] = reason_of(rules, step, rank, newest_whole);
-		rank += step->whole && step->number >= 0;
+		reasons_out[i] = reason_of(rules, step, rank);
+		rank += step->whole && has_place(step);
 	}
 }

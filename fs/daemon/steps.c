@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/format/format.h"
 #include "store/map/source.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/grow.h"
 
 static char *join(const char *dir, const char *name)
 {
@@ -105,61 +107,93 @@ static int keep_newest(void *arg, const char *name, const struct stat *type)
 	return 0;
 }
 
-static int fill_item(struct cfs_source *source, const char *path,
-		     const struct cfs_format *format,
-		     struct cfs_steps_item *item)
+/* Whole, and the step of a format in it, too? */
+static int look(struct cfs_source *source, const char *run, const char *name,
+		struct cfs_layout_facts *facts)
 {
-	struct newest newest = {source, path, 0};
+	_cleanup_(cfs_freep) char *path = join(run, name);
 	struct cfs_error why = {""};
-	struct stat st;
 	int r;
 
-	r = source->ops->stat(source, path, &st);
-	if (!r) {
-		newest.mtime_ns = mtime_of(&st);
-		r = source->ops->readdir(source, path, keep_newest, &newest);
-	}
-	if (!r)
-		r = format->complete(source, path, &why);
-	if (r < 0)
+	if (!path)
+		return -ENOMEM;
+	r = cfs_layout_look(source, run, name, facts);
+	if (r <= 0 || !facts->whole || !facts->inner[0])
 		return r;
-	item->mtime_ns = newest.mtime_ns;
-	item->whole = r > 0;
-	snprintf(item->why, sizeof(item->why), "%.159s", why.text);
-	return 0;
+	r = cfs_steps_is_whole(source, path, facts->inner, &why);
+	facts->whole = r > 0;
+	if (!r)
+		snprintf(facts->why, sizeof(facts->why), "%.159s", why.text);
+	return r < 0 ? r : 1;
 }
 
-static int add_step(struct cfs_source *source, const char *run, char *name,
-		    struct cfs_steps *out)
+/* 1: it is a step. */
+static int judge(struct cfs_source *source, const char *run, const char *name,
+		 struct cfs_steps_item *item)
 {
 	_cleanup_(cfs_freep) char *path = join(run, name);
 	const struct cfs_format *format;
-	struct cfs_steps_item *item;
+	struct cfs_layout_facts facts = {0};
+	struct cfs_error why = {""};
 	int r;
 
 	if (!path)
 		return -ENOMEM;
 	r = cfs_format_probe(source, path, &format);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	if (out->n == out->cap) {
-		size_t cap = out->cap ? 2 * out->cap : 16;
-
-		item = reallocarray(out->list, cap, sizeof(*item));
-		if (!item)
-			return -ENOMEM;
-		out->list = item;
-		out->cap = cap;
+	if (!r) {
+		r = format->complete(source, path, &why);
+		item->whole = r > 0;
+		snprintf(item->why, sizeof(item->why), "%.159s", why.text);
+		return r < 0 ? r : 1;
 	}
-	item = &out->list[out->n];
-	*item = (struct cfs_steps_item){.number = number_of(name)};
-	r = fill_item(source, path, format, item);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r; /* gone since it was listed */
-	item->name = strdup(name);
-	if (!item->name)
+	if (r == -ENOENT)
+		r = look(source, run, name, &facts);
+	if (r <= 0)
+		return r;
+	item->whole = facts.whole;
+	item->order_ns = facts.order_ns;
+	memcpy(item->why, facts.why, sizeof(item->why));
+	return 1;
+}
+
+static int find_newest(struct cfs_source *source, const char *run,
+		       const char *name, int64_t *mtime_ns)
+{
+	_cleanup_(cfs_freep) char *path = join(run, name);
+	struct newest newest = {source, path, 0};
+	struct stat st;
+	int r;
+
+	if (!path)
 		return -ENOMEM;
-	out->n++;
+	r = source->ops->stat(source, path, &st);
+	if (r < 0)
+		return r;
+	newest.mtime_ns = mtime_of(&st);
+	r = source->ops->readdir(source, path, keep_newest, &newest);
+	*mtime_ns = newest.mtime_ns;
+	return r;
+}
+
+static int add_step(struct cfs_source *source, const char *run, char *name,
+		    struct cfs_steps *out)
+{
+	struct cfs_steps_item item = {.number = number_of(name)};
+	int r;
+
+	r = judge(source, run, name, &item);
+	if (r > 0)
+		r = find_newest(source, run, name, &item.mtime_ns);
+	else if (!r)
+		return 0;
+	if (r < 0) /* gone since it was listed */
+		return r == -ENOENT ? 0 : r;
+	if (!CFS_GROW(out->list, out->n, out->cap))
+		return -ENOMEM;
+	item.name = strdup(name);
+	if (!item.name)
+		return -ENOMEM;
+	out->list[out->n++] = item;
 	return 0;
 }
 
@@ -167,6 +201,8 @@ static int by_number(const void *a, const void *b)
 {
 	const struct cfs_steps_item *x = a, *y = b;
 
+	if (x->order_ns != y->order_ns)
+		return x->order_ns < y->order_ns ? -1 : 1;
 	if (x->number != y->number)
 		return x->number < y->number ? -1 : 1;
 	return strcmp(x->name, y->name);
@@ -204,7 +240,9 @@ int cfs_steps_pointer(struct cfs_source *source, const char *run,
 	if (!path)
 		return -ENOMEM;
 	r = cfs_source_read_small(source, path, 4096, &text);
-	if (r == -ENOENT || r == -EISDIR || r == -EFBIG || r == -EINVAL)
+	if (r == -ENOENT)
+		return cfs_layout_pointer(source, run, name_out);
+	if (r == -EISDIR || r == -EFBIG || r == -EINVAL)
 		return 0;
 	if (r < 0)
 		return r;
@@ -225,29 +263,48 @@ int cfs_steps_pointer(struct cfs_source *source, const char *run,
 int cfs_steps_is_whole(struct cfs_source *source, const char *run,
 		       const char *name, struct cfs_error *err)
 {
-	_cleanup_(cfs_freep) char *path = join(run, name);
-	const struct cfs_format *format;
-	int r;
+	struct cfs_steps_item item = {0};
+	int r = judge(source, run, name, &item);
 
-	if (!path)
-		return -ENOMEM;
-	r = cfs_format_probe(source, path, &format);
-	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) {
-		(void)cfs_fail(err, r, "no step of a known format is there");
+	if (!r || r == -ENOENT || r == -ENOTDIR || r == -ELOOP) {
+		(void)cfs_fail(err, -ENOENT,
+			       "no step of a known format is there");
 		return 0;
 	}
-	return r < 0 ? r : format->complete(source, path, err);
+	if (r > 0 && !item.whole)
+		(void)cfs_fail(err, -EINVAL, "%s", item.why);
+	return r < 0 ? r : item.whole;
 }
 
-static const struct cfs_steps_item *newest_below(const struct cfs_steps *steps,
-						 int64_t below)
+static size_t stem_of(const char *name)
+{
+	size_t len = strlen(name);
+
+	while (len && isdigit((unsigned char)name[len - 1]))
+		len--;
+	return len;
+}
+
+/* Numbers behind other words tell nothing about @like's; NULL: any. */
+static bool is_like(const char *name, const char *like)
+{
+	const size_t len = stem_of(name);
+
+	return !like || (len == stem_of(like) && !strncmp(name, like, len));
+}
+
+static const struct cfs_steps_item *
+newest_below(const struct cfs_steps *steps, int64_t below, const char *like)
 {
 	size_t i = steps->n;
 
-	while (i--)
-		if (steps->list[i].whole && steps->list[i].number >= 0 &&
-		    steps->list[i].number < below)
-			return &steps->list[i];
+	while (i--) {
+		const struct cfs_steps_item *s = &steps->list[i];
+
+		if (s->whole && (s->number >= 0 || s->order_ns) &&
+		    s->number < below && is_like(s->name, like))
+			return s;
+	}
 	return NULL;
 }
 
@@ -260,7 +317,7 @@ const struct cfs_steps_item *cfs_steps_settle(const struct cfs_steps *steps,
 		if (steps->list[i].whole &&
 		    !strcmp(steps->list[i].name, pointer))
 			return &steps->list[i];
-	return newest_below(steps, number_of(pointer));
+	return newest_below(steps, number_of(pointer), pointer);
 }
 
 int cfs_steps_resolve(struct cfs_source *source, const char *run,
@@ -285,7 +342,7 @@ int cfs_steps_resolve(struct cfs_source *source, const char *run,
 	if (named)
 		item = cfs_steps_settle(&steps, pointer);
 	if (!item)
-		item = newest_below(&steps, INT64_MAX);
+		item = newest_below(&steps, INT64_MAX, NULL);
 	if (!item || strlen(item->name) >= 256)
 		return 0;
 	strcpy(name_out, item->name);

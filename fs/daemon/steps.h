@@ -20,17 +20,21 @@ struct cfs_steps_item {
 	int64_t mtime_ns; /* the newest of it and of what is in it */
 	bool whole;
 	char why[160]; /* what is missing */
+	/* Where this tells which is newer, not the number; else 0. */
+	int64_t order_ns;
 };
-struct cfs_steps { /* ascending by number, then by name */
+struct cfs_steps { /* ascending by order_ns, number, name */
 	size_t n, cap;
 	struct cfs_steps_item *list;
 };
-/* Directories in @run that a format claims; -ENOENT, -ENOTDIR. */
+/* Directories in @run that a format claims or layouts.h knows; -ENOENT,
+ * -ENOTDIR. */
 CFS_MUST_CHECK int cfs_steps_list(struct cfs_source *source, const char *run,
 				  struct cfs_steps *out);
 void cfs_steps_free(struct cfs_steps *steps); /* for _cleanup_ too */
 
-/* 1 and the name that `latest` holds, 0: there is none, or it holds no name. */
+/* 1 and the name that `latest` (else, Megatron's pointer) holds, 0: there is
+ * none, or it holds no name. */
 CFS_MUST_CHECK int cfs_steps_pointer(struct cfs_source *source, const char *run,
 				     char name_out[256]);
 /* 1 whole; 0 with the reason; or why it cannot be told. */

@@ -549,6 +549,84 @@ def test_resolve():
         run("resolve", p.store, status=1)
 
 
+def put(path, text="x", at=None):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    if at:
+        os.utime(path, (at, at))
+
+
+def make_layouts(top):
+    """Runs as other trainers leave them; of each the newest is not whole."""
+    old = time.time() - 86400 * 9
+    for n, tag in enumerate(("b", "step_30", "step_20", "step_10")):
+        put(f"{top}/nxd/{tag}/checkpoint", "1", old + n * 100)
+        put(f"{top}/nxd/{tag}/model/dp_rank_00_tp_rank_00_pp_rank_00.pt")
+        if n < 3:
+            put(f"{top}/nxd/{tag}/done", "1", old + n * 100 + 50)
+    for n in (100, 200, 300):
+        for rank in range(2):
+            put(f"{top}/megatron/iter_{n:07d}/mp_rank_0{rank}/"
+                "model_optim_rng.pt")
+        put(f"{top}/mcore/iter_{n:07d}/.metadata")
+        put(f"{top}/mcore/iter_{n:07d}/metadata.json", "{}")
+        put(f"{top}/mcore/iter_{n:07d}/__0_0.distcp")
+    os.remove(f"{top}/megatron/iter_0000200/mp_rank_01/model_optim_rng.pt")
+    put(f"{top}/megatron/latest_checkpointed_iteration.txt", "200")
+    put(f"{top}/mcore/latest_checkpointed_iteration.txt", "200\n")
+    for n in (5, 60, 7):
+        for i in (1, 2):
+            put(f"{top}/trainer/checkpoint-{n}/model-0000{i}-of-00002"
+                ".safetensors")
+        put(f"{top}/trainer/checkpoint-{n}/trainer_state.json", "{}")
+    put(f"{top}/trainer/runs/events")
+    os.remove(f"{top}/trainer/checkpoint-60/model-00002-of-00002.safetensors")
+    for n in (10, 9, 11):
+        put(f"{top}/levanter/step-{n}/manifest.ocdbt")
+        if n < 11:
+            put(f"{top}/levanter/step-{n}/metadata.json", "{}")
+        put(f"{top}/dcp/{n}/__0_0.distcp")
+        if n < 11:
+            put(f"{top}/dcp/{n}/.metadata")
+    return {"nxd": "step_20", "megatron": "iter_0000100",
+            "mcore": "iter_0000200", "trainer": "checkpoint-7",
+            "levanter": "step-10", "dcp": "10"}
+
+
+def test_other_trainers():
+    """Whole or not by each trainer's own rule, and what keep-last keeps."""
+    with Place() as p:
+        top = f"{p.top}/runs"
+        want = make_layouts(top)
+        run("import", p.store, f"{top}/.")
+        for name, step in want.items():
+            assert run("resolve", "--name", f"{top}/{name}") == f"{step}\n"
+            assert run("resolve", "--name", f"{p.store}/{name}") == f"{step}\n"
+        # a result directory that has nothing yet comes first
+        os.mkdir(f"{top}/results")
+        assert run("resolve", "--if-exists", f"{top}/results",
+                   f"{top}/nxd") == f"{top}/nxd/step_20\n"
+        put(f"{top}/results/step_1/checkpoint")
+        put(f"{top}/results/step_1/model/x")
+        assert run("resolve", "--if-exists", f"{top}/results") == ""
+        put(f"{top}/results/step_1/done")
+        assert run("resolve", f"{top}/results", f"{top}/nxd") == \
+            f"{top}/results/step_1\n"
+        gone = {"nxd": ["b", "step_30"], "megatron": [],
+                "mcore": ["iter_0000100"],
+                "trainer": ["checkpoint-5"], "levanter": ["step-9"],
+                "dcp": ["9"]}
+        for name, steps in gone.items():
+            r = run_json("prune", "--keep-last", "1", f"{p.store}/{name}")
+            assert [s["name"] for s in r["steps"] if not s["keep"]] == steps, r
+            assert r["removed"] == len(steps)
+            assert run("resolve", "--name", f"{p.store}/{name}") == \
+                f"{want[name]}\n"
+        run("prune", "--keep-last", "1", f"{p.store}/trainer/runs", status=1)
+        run("fsck", p.store)
+
+
 def test_mounted():
     """All verbs while the store is mounted, by both of its names."""
     if not has_fuse():

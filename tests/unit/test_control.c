@@ -405,15 +405,15 @@ START_TEST(test_prune_rules)
 {
 	const int64_t hour = INT64_C(3600000000000), now = 1000 * hour;
 	struct cfs_steps_item items[] = {
-		{(char *)(uintptr_t) "best", -1, 1, true, ""},
-		{(char *)(uintptr_t) "s1", 1, 1, false, ""},
-		{(char *)(uintptr_t) "s2", 2, 1, true, ""},
-		{(char *)(uintptr_t) "s3", 3, 1, true, ""},
-		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, ""},
-		{(char *)(uintptr_t) "s10", 10, now - hour, true, ""},
-		{(char *)(uintptr_t) "s11", 11, 1, true, ""},
-		{(char *)(uintptr_t) "s12", 12, 1, true, ""},
-		{(char *)(uintptr_t) "s13", 13, 1, false, ""},
+		{(char *)(uintptr_t) "best", -1, 1, true, "", 0},
+		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0},
+		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0},
+		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0},
+		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, "", 0},
+		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0},
+		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0},
+		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0},
+		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0},
 	};
 	struct cfs_steps steps = {CFS_ARRAY_SIZE(items), 0, items};
 	struct cfs_prune_rules rules = {.keep_last = 1,
