@@ -227,6 +227,55 @@ START_TEST(test_whole)
 }
 END_TEST
 
+/* ---- objects that come after the cut ---- */
+
+static int cut_late(void *arg, void **state_out)
+{
+	*state_out = *(bool *)arg ? arg : NULL;
+	return 0;
+}
+
+/* As of a file that was being written: its chunk is appended by now, after the
+ * levels were frozen. */
+static int resolve_late(void *arg, void *state, struct cfs_levels *levels)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf val = CFS_BUF_INIT;
+	struct cfs_extent e = {(uint64_t)3 * CHUNK, CHUNK, {{0}}, 0, CHUNK};
+	struct cfs_key key;
+
+	(void)arg;
+	(void)state;
+	bed_store_chunk(&bed, 3, CHUNK, &e.digest);
+	cfs_key_extent(&key, 4, e.off);
+	cfs_extent_encode(&e, &val);
+	return cfs_levels_put_frozen(levels, cfs_key_slice(&key),
+				     (struct cfs_slice){val.data, val.len});
+}
+
+static void done_late(void *arg, void *state, int r)
+{
+	(void)state;
+	ck_assert_int_eq(r, 0);
+	*(bool *)arg = false;
+}
+
+START_TEST(test_late)
+{
+	bool dirty = true;
+	const struct cfs_participant late = {cut_late, resolve_late, done_late,
+					     NULL, &dirty};
+	struct cfs_fsck_result result;
+
+	cfs_store_set_participant(bed.store, &late);
+	result = fsck(); /* which commits first */
+	ck_assert(!dirty);
+	ck_assert_str_eq(cfs_buf_str(&told), "");
+	ck_assert_uint_eq(result.extents, 5);
+	ck_assert_uint_eq(result.chunks, 2); /* the index has it not */
+	cfs_store_set_participant(bed.store, NULL);
+}
+END_TEST
+
 START_TEST(test_empty)
 {
 	struct cfs_fsck_result result;
@@ -638,6 +687,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_whole);
 	tcase_add_test(t, test_empty);
 	tcase_add_loop_test(t, test_wrong, 0, (int)CFS_ARRAY_SIZE(wrongs));
+	tcase_add_test(t, test_late);
 	tcase_add_test(t, test_cancel);
 	tcase_add_test(t, test_scrub_whole);
 	tcase_add_test(t, test_scrub_damage);
