@@ -679,6 +679,15 @@ def test_mounted():
         run("diff", f"{p.store}/sent", p.run)
 
 
+def test_churn():
+    """A moment of store_churn.py; by itself it goes on for longer."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    done = subprocess.run(
+        [sys.executable, f"{here}/store_churn.py", "--seconds", "8",
+         "--kills", "2"], env={**os.environ, "CKPTFS": CKPTFS}, check=False)
+    assert done.returncode in (0, 77), done.returncode
+
+
 def test_only_the_owner():
     if os.geteuid() != 0 or not has_fuse():
         return print("    (needs root and FUSE)")
