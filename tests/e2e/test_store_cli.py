@@ -688,6 +688,110 @@ def test_churn():
     assert done.returncode in (0, 77), done.returncode
 
 
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def test_prune_with_views_open():
+    """A view's file that is open is read on, and is gone by its name."""
+    if not has_fuse():
+        return print("    (no FUSE)")
+    rng = random.Random(seed())
+    with Place() as p:
+        make_trained(p, rng)
+        run("import", p.store, p.run)
+        name = "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        run("export", f"{p.run}/{STEP}/@dp3", f"{p.top}/out")
+        # not read by the mount, whose pages would be there for ever
+        want = read(next(f"{d}/{name}" for d, _, files in
+                         os.walk(f"{p.top}/out") if name in files))
+        with p.mounted() as m:
+            old = f"{m}/run/@dp3/{STEP}"
+            assert len(want) > 1 << 20
+            with open(f"{old}/{name}", "rb", buffering=0) as f, \
+                    open(f"{m}/run/{STEP}/{name}", "rb", buffering=0) as g:
+                first = f.read(1000)
+                r = run_json("prune", "--keep-last", "1", "--gc",
+                             f"{m}/run")
+                assert r["removed"] == 1
+                assert first + f.read() == want
+                assert g.read() == read(f"{p.run}/{STEP}/{name}")
+            for path in (f"{old}/{name}", old, f"{m}/run/{STEP}"):
+                assert not os.path.exists(path), path
+            assert STEP not in os.listdir(f"{m}/run/@dp3")
+            run("diff", f"{m}/run/@dp3", f"{p.run}/global_step8")
+            # nobody has it open any more: the next one gives its room back
+            assert run_json("gc", m)["bytes_freed"] > 1 << 20
+            run("fsck", m)
+
+
+def test_one_writable_mount():
+    if not has_fuse():
+        return print("    (no FUSE)")
+    with Place() as p:
+        second = f"{p.top}/second"
+        os.mkdir(second)
+        with p.mounted() as m:
+            for options in ([], ["-o", "ro"]):
+                run("mount", *options, p.store, second, status=1)
+                assert m in run.stderr and "in use" in run.stderr
+            assert not os.path.ismount(second)
+            run("stats", m)
+        run("mount", p.store, second)
+        run("umount", second)
+
+
+def test_pointer_after_a_kill():
+    """`latest` was written before all ranks had: it goes back to what is
+    whole."""
+    if not has_fuse():
+        return print("    (no FUSE)")
+    rng = random.Random(seed())
+    with Place() as p:
+        make_trained(p, rng)
+        names = sorted(os.listdir(f"{p.run}/{STEP}"))
+        run("mount", p.store, p.mnt)
+        top = f"{p.mnt}/run"
+        shutil.copytree(f"{p.run}/{STEP}", f"{top}/{STEP}")
+        put(f"{top}/latest", STEP)
+        for attempt in range(3):
+            step = f"{top}/global_step8"
+            shutil.rmtree(step, ignore_errors=True)
+            os.mkdir(step)
+            for name in names[:attempt]:
+                shutil.copyfile(f"{p.run}/global_step8/{name}",
+                                f"{step}/{name}")
+            with open(f"{step}/{names[attempt]}", "wb") as late:
+                late.write(read(f"{p.run}/global_step8/{names[attempt]}")
+                           [:100000])
+                put(f"{top}/latest", "global_step8")
+                os.kill(int(os.getxattr(p.mnt, "user.ckptfs.pid")), 9)
+                with contextlib.suppress(OSError):
+                    late.close()
+            log = f"{p.top}/log{attempt}"
+            run("mount", "-o", f"log={log}", p.store, p.mnt)
+            assert read(f"{top}/latest") == STEP.encode()
+            said = read(log).decode()
+            assert "run/latest named global_step8" in said and STEP in said, \
+                said
+            assert run("resolve", "--name", top) == f"{STEP}\n"
+            for name in names:
+                assert read(f"{top}/{STEP}/{name}") == \
+                    read(f"{p.run}/{STEP}/{name}"), name
+            run("diff", f"{top}/@dp3/{STEP}", f"{p.run}/{STEP}")
+        # whole: it stays
+        shutil.rmtree(f"{top}/global_step8")
+        shutil.copytree(f"{p.run}/global_step8", f"{top}/global_step8")
+        put(f"{top}/latest", "global_step8")
+        os.kill(int(os.getxattr(p.mnt, "user.ckptfs.pid")), 9)
+        run("mount", p.store, p.mnt)
+        assert read(f"{top}/latest") == b"global_step8"
+        run("diff", top, f"{p.run}/global_step8")
+        run("umount", p.mnt)
+        run("fsck", p.store)
+
+
 def test_only_the_owner():
     if os.geteuid() != 0 or not has_fuse():
         return print("    (needs root and FUSE)")
