@@ -4,7 +4,8 @@
  *
  * Callers reserve in small steps and give back in large ones (or the other way
  * round), so what packs hold is a function of the sum; it is changed in steps
- * of a slab, to ask packs rarely.
+ * of a slab.  Packs are asked each time all the same: what was appended since
+ * took room, and bytes that come in its place need their own.
  */
 #include "store/core/store_internal.h"
 
@@ -18,9 +19,42 @@ uint64_t cfs_reserve_worst(uint64_t bytes)
 	return bytes + bytes / 64;
 }
 
+/* Packs promise @more, a slab at a time as long as they can; room_lock held. */
+static int hold_more(struct cfs_store *store, uint64_t more, bool urgent)
+{
+	int r = -ENOSPC;
+
+	if (more < store->slab)
+		r = cfs_packs_reserve(store->packs, store->slab, false);
+	if (r == 0) {
+		store->room_held += store->slab;
+		return 0;
+	}
+	r = cfs_packs_reserve(store->packs, more, urgent);
+	if (r == 0)
+		store->room_held += more;
+	return r;
+}
+
+/*
+ * What was appended since packs were asked last has used up some of their room,
+ * although as much as before is promised: there must be new room for it, or
+ * data would flow into what is kept for deletions.
+ */
+static int hold_on(struct cfs_store *store, uint64_t need, bool urgent)
+{
+	int r = cfs_packs_reserve(store->packs, 0, urgent);
+
+	if ((r != -ENOSPC && r != -EDQUOT) || store->room_held == need)
+		return r;
+	cfs_packs_unreserve(store->packs, store->room_held - need);
+	store->room_held = need;
+	return cfs_packs_reserve(store->packs, 0, urgent);
+}
+
 int cfs_store_reserve(struct cfs_store *store, uint64_t bytes, bool urgent)
 {
-	uint64_t need, more;
+	uint64_t need;
 	int r = cfs_append_start(store);
 
 	if (r < 0)
@@ -34,19 +68,9 @@ int cfs_store_reserve(struct cfs_store *store, uint64_t bytes, bool urgent)
 		return r;
 	pthread_mutex_lock(&store->room_lock);
 	need = cfs_reserve_worst(store->room_data + bytes);
-	if (need > store->room_held) {
-		more = need - store->room_held;
-		r = -ENOSPC;
-		if (more < store->slab)
-			r = cfs_packs_reserve(store->packs, store->slab, false);
-		if (r == 0)
-			store->room_held += store->slab;
-		else {
-			r = cfs_packs_reserve(store->packs, more, urgent);
-			if (r == 0)
-				store->room_held += more;
-		}
-	}
+	r = need > store->room_held
+		    ? hold_more(store, need - store->room_held, urgent)
+		    : hold_on(store, need, urgent);
 	if (r == 0)
 		store->room_data += bytes;
 	pthread_mutex_unlock(&store->room_lock);
