@@ -40,6 +40,7 @@ static_assert(sizeof(struct cfs_disk_plane) == 5, "on-disk size");
 enum cfs_plane_how {
 	CFS_PLANE_RAW = 0,
 	CFS_PLANE_ZSTD = 1,
+	CFS_PLANE_CODES = 2,
 };
 
 static inline uint32_t cfs_frames_of(size_t raw_len)

@@ -9,6 +9,7 @@
 #include <zstd.h>
 
 #include "store/chunk/chunk_internal.h"
+#include "store/chunk/codes.h"
 
 struct decoder {
 	ZSTD_DCtx *ctx;
@@ -67,6 +68,19 @@ static int unzstd(struct decoder *d, const uint8_t *src, size_t len,
 								  : -EBADMSG;
 }
 
+static int unpack(struct decoder *d, uint8_t how, const uint8_t *src,
+		  size_t len, uint8_t *dst, size_t n)
+{
+	switch (how) {
+	case CFS_PLANE_ZSTD:
+		return unzstd(d, src, len, dst, n);
+	case CFS_PLANE_CODES:
+		return cfs_codes_get(src, len, dst, n);
+	default:
+		return -EBADMSG;
+	}
+}
+
 /* Where the planes lie: in the frame, or unpacked in the decoder. */
 static int get_planes(struct decoder *d, unsigned e, size_t n,
 		      const uint8_t *src, size_t len, const uint8_t **planes)
@@ -90,8 +104,8 @@ static int get_planes(struct decoder *d, unsigned e, size_t n,
 				return -EBADMSG;
 			continue;
 		}
-		if (dp.how != CFS_PLANE_ZSTD ||
-		    unzstd(d, planes[k], plen, d->planes + k * n, n) < 0)
+		if (unpack(d, dp.how, planes[k], plen, d->planes + k * n, n) <
+		    0)
 			return -EBADMSG;
 		planes[k] = d->planes + k * n;
 	}

@@ -31,7 +31,7 @@ struct cfs_encoder {
 struct way {
 	enum cfs_codec codec;
 	unsigned elem_size;
-	bool matches; /* planes: not by entropy alone */
+	enum cfs_squeeze_way how; /* planes */
 };
 
 struct cfs_encoder *cfs_encoder_new(void)
@@ -82,13 +82,14 @@ static size_t encode_planes(struct cfs_encoder *e, struct way way,
 	size_t off = elem_size * sizeof(struct cfs_disk_plane);
 	const uint8_t *plane = dst + off;
 	struct cfs_disk_plane dp;
+	enum cfs_plane_how how;
 	unsigned k;
 
 	cfs_planes_split(raw, n, elem_size, dst + off);
 	for (k = 0; k < elem_size; k++, plane += n) {
-		got = cfs_squeeze_plane(e->squeeze, way.matches, plane, n,
-					e->packed, sizeof(e->packed));
-		dp.how = got ? CFS_PLANE_ZSTD : CFS_PLANE_RAW;
+		got = cfs_squeeze_plane(e->squeeze, way.how, plane, n,
+					e->packed, sizeof(e->packed), &how);
+		dp.how = (uint8_t)(got ? how : CFS_PLANE_RAW);
 		if (got)
 			memcpy(dst + off, e->packed, got);
 		else if (plane != dst + off)
@@ -155,13 +156,14 @@ static void try_way(struct cfs_encoder *e, size_t n, struct way way,
 
 /*
  * Entropy alone is many times faster than looking for matches, there and back;
- * so matches are for what shrinks by a 16th more with them.
+ * so matches are for what shrinks by a 16th more with them.  Where they are
+ * not, codes stand in for entropy if they nearly do: they are faster still.
  */
 static struct way choose(struct cfs_encoder *e, const uint8_t *raw, size_t len,
 			 unsigned elem_size)
 {
-	struct way best = {CFS_CODEC_RAW, elem_size, false};
-	struct way text = {CFS_CODEC_ZSTD, elem_size, true};
+	struct way best = {CFS_CODEC_RAW, elem_size, CFS_SQUEEZE_ENTROPY};
+	struct way text = {CFS_CODEC_ZSTD, elem_size, CFS_SQUEEZE_MATCHES};
 	size_t n = take_sample(e, raw, len), best_len = n;
 	unsigned s;
 
@@ -169,13 +171,18 @@ static struct way choose(struct cfs_encoder *e, const uint8_t *raw, size_t len,
 		return text; /* constant as far as we see */
 	for (s = 2; s <= CFS_PLANES_MAX; s *= 2)
 		if (!elem_size || s == elem_size)
-			try_way(e, n, (struct way){CFS_CODEC_PLANES, s, false},
+			try_way(e, n,
+				(struct way){CFS_CODEC_PLANES, s,
+					     CFS_SQUEEZE_ENTROPY},
 				0, &best, &best_len);
 	if (best.codec == CFS_CODEC_PLANES && best_len < n / 4 * 3)
 		try_way(e, n,
-			(struct way){CFS_CODEC_PLANES, best.elem_size, true},
+			(struct way){CFS_CODEC_PLANES, best.elem_size,
+				     CFS_SQUEEZE_MATCHES},
 			best_len / 16, &best, &best_len);
 	try_way(e, n, text, best_len / 16, &best, &best_len);
+	if (best.how == CFS_SQUEEZE_ENTROPY)
+		best.how = CFS_SQUEEZE_QUICK;
 	return best;
 }
 
@@ -230,7 +237,8 @@ int cfs_chunk_encode(struct cfs_encoder *encoder, const void *data, size_t len,
 	stored = put_frames(encoder, way, data, len, p);
 	if (way.codec != CFS_CODEC_RAW &&
 	    !worth(stored - cfs_head_len(cfs_frames_of(len), 0), len)) {
-		way = (struct way){CFS_CODEC_RAW, elem_size, false};
+		way = (struct way){CFS_CODEC_RAW, elem_size,
+				   CFS_SQUEEZE_ENTROPY};
 		make_raw(data, len, p);
 		stored = cfs_chunk_bound(len);
 	}

@@ -1,0 +1,301 @@
+/*
+ * 64 bytes at a time: their codes by comparing with each value (loops that the
+ * compiler turns into vectors), then a word of each bit plane.  The last code,
+ * all bits set, says that the byte itself stands behind.
+ */
+#include "store/chunk/codes.h"
+
+#include <errno.h>
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "store/util/endian.h"
+
+#define GROUP 8u  /* bytes whose codes fill a word */
+#define BLOCK 64u /* bytes of which a bit plane has a word */
+#define LOW   0x0101010101010101ull
+#define HIGH  0x8080808080808080ull
+/* Takes the lowest bits of eight bytes to the highest byte, in order. */
+#define GATHER 0x0102040810204080ull
+/* Of a byte in all eight places, the bit that each place is for. */
+#define SPREAD 0x8040201008040201ull
+
+static unsigned values_of(unsigned bits)
+{
+	return (1u << bits) - 1;
+}
+
+static size_t plane_bytes(size_t n)
+{
+	return (n + 7) / 8;
+}
+
+/* ---- choosing ---- */
+
+/* The most frequent values first, as many as may be needed; all differ. */
+static void rank(const uint32_t count[256], uint8_t *values)
+{
+	int64_t left[256];
+	unsigned i, k, best;
+
+	for (i = 0; i < 256; i++)
+		left[i] = count[i];
+	for (k = 0; k < values_of(CFS_CODES_BITS); k++) {
+		best = 0;
+		for (i = 1; i < 256; i++)
+			best = left[i] > left[best] ? i : best;
+		values[k] = (uint8_t)best;
+		left[best] = -1;
+	}
+}
+
+void cfs_codes_pick(const uint32_t count[256], uint32_t n,
+		    struct cfs_codebook *book)
+{
+	/* in bits, of n bytes: the codes, and 8 for each byte that has none */
+	uint64_t best = (uint64_t)n * 4 + 1, cost;
+	uint32_t covered = 0;
+	unsigned bits, k = 0;
+
+	book->bits = 0;
+	rank(count, book->values);
+	if (count[book->values[0]] == n)
+		return; /* a run, which others tell in a few bytes */
+	for (bits = 1; bits <= CFS_CODES_BITS; bits++) {
+		for (; k < values_of(bits); k++)
+			covered += count[book->values[k]];
+		cost = (uint64_t)n * bits + (uint64_t)(n - covered) * 8;
+		if (cost < best) {
+			best = cost;
+			book->bits = bits;
+		}
+	}
+}
+
+/* ---- to codes ---- */
+
+struct put {
+	const uint8_t *values;
+	uint8_t *planes, *escaped, *end;
+	size_t plane; /* bytes of one */
+};
+
+/* Bit @b of each of 16 bytes. */
+static inline uint64_t bit_of(const uint8_t *codes, unsigned b)
+{
+#ifdef __SSE2__
+	__m128i v;
+
+	memcpy(&v, codes, sizeof(v));
+	return (unsigned)_mm_movemask_epi8(_mm_slli_epi64(v, 7 - (int)b));
+#else
+	uint64_t low = cfs_get_le64(codes), high = cfs_get_le64(codes + 8);
+
+	return (((low >> b) & LOW) * GATHER) >> 56 |
+	       (((high >> b) & LOW) * GATHER) >> 56 << 8;
+#endif
+}
+
+/* Inlined for each number of bits, so that values stay in registers. */
+static inline __attribute__((always_inline)) void gather(const uint8_t *values,
+							 unsigned bits,
+							 const uint8_t *src,
+							 uint64_t *planes)
+{
+	const unsigned escape = values_of(bits);
+	uint8_t codes[BLOCK];
+	unsigned i, k, b;
+
+	for (i = 0; i < BLOCK; i++) {
+		uint8_t code = (uint8_t)escape;
+
+		for (k = 0; k < escape; k++)
+			code = (uint8_t)(code - (src[i] == values[k]
+							 ? escape - k
+							 : 0));
+		codes[i] = code;
+	}
+	for (b = 0; b < bits; b++)
+		planes[b] = bit_of(codes, b) | bit_of(codes + 16, b) << 16 |
+			    bit_of(codes + 32, b) << 32 |
+			    bit_of(codes + 48, b) << 48;
+}
+
+/* The block at @at, of which @n bytes count; false: no room for those without a
+ * code. */
+static inline __attribute__((always_inline)) bool
+put_block(struct put *p, unsigned bits, const uint8_t *src, size_t at, size_t n)
+{
+	uint64_t planes[CFS_CODES_BITS], mask = ~0ull >> (BLOCK - n);
+	unsigned b;
+
+	gather(p->values, bits, src, planes);
+	for (b = 0; b < bits; b++) {
+		mask &= planes[b];
+		planes[b] = htole64(planes[b]);
+		memcpy(p->planes + b * p->plane + at / 8, &planes[b],
+		       plane_bytes(n));
+	}
+	for (; mask; mask &= mask - 1) {
+		if (p->escaped == p->end)
+			return false;
+		*p->escaped++ = src[__builtin_ctzll(mask)];
+	}
+	return true;
+}
+
+static inline __attribute__((always_inline)) bool
+put_blocks(struct put *p, unsigned bits, const uint8_t *src, size_t len)
+{
+	uint8_t last[BLOCK];
+	size_t at;
+
+	for (at = 0; len - at >= BLOCK; at += BLOCK)
+		if (!put_block(p, bits, src + at, at, BLOCK))
+			return false;
+	if (at == len)
+		return true;
+	memset(last, src[at], sizeof(last));
+	memcpy(last, src + at, len - at);
+	return put_block(p, bits, last, at, len - at);
+}
+
+static bool put_all(struct put *p, unsigned bits, const uint8_t *src,
+		    size_t len)
+{
+	switch (bits) {
+	case 1:
+		return put_blocks(p, 1, src, len);
+	case 2:
+		return put_blocks(p, 2, src, len);
+	case 3:
+		return put_blocks(p, 3, src, len);
+	default:
+		return put_blocks(p, CFS_CODES_BITS, src, len);
+	}
+}
+
+size_t cfs_codes_put(const struct cfs_codebook *book, const uint8_t *src,
+		     size_t len, uint8_t *dst, size_t room)
+{
+	struct put p = {.values = book->values, .plane = plane_bytes(len)};
+	unsigned n = values_of(book->bits);
+	size_t fixed = 1 + n + book->bits * p.plane;
+
+	if (!book->bits || !len || fixed > room)
+		return 0;
+	dst[0] = (uint8_t)book->bits;
+	memcpy(dst + 1, book->values, n);
+	p.planes = dst + 1 + n;
+	p.escaped = dst + fixed;
+	p.end = dst + room;
+	return put_all(&p, book->bits, src, len) ? (size_t)(p.escaped - dst)
+						 : 0;
+}
+
+/* ---- and back ---- */
+
+struct get {
+	uint8_t pairs[256][2]; /* what two codes, of 4 bits each, stand for */
+	const uint8_t *planes, *escaped, *end;
+	size_t plane;
+};
+
+static inline uint64_t spread(uint64_t bits)
+{
+	return ((((bits * LOW) & SPREAD) + ~HIGH) & HIGH) >> 7;
+}
+
+static inline __attribute__((always_inline)) bool
+get_block(struct get *g, unsigned bits, uint8_t *dst, size_t at, size_t n)
+{
+	uint64_t planes[CFS_CODES_BITS], mask = ~0ull >> (BLOCK - n), codes;
+	unsigned b, i, k;
+
+	for (b = 0; b < bits; b++) {
+		planes[b] = 0;
+		memcpy(&planes[b], g->planes + b * g->plane + at / 8,
+		       plane_bytes(n));
+		planes[b] = le64toh(planes[b]);
+		mask &= planes[b];
+	}
+	for (i = 0; i < BLOCK; i += GROUP) {
+		codes = 0;
+		for (b = 0; b < bits; b++)
+			codes |= spread(planes[b] >> i & 0xff) << b;
+		codes |= codes >> 4; /* every other byte: two codes */
+		for (k = 0; k < GROUP; k += 2)
+			memcpy(dst + i + k, g->pairs[codes >> (8 * k) & 0xff],
+			       2);
+	}
+	for (; mask; mask &= mask - 1) {
+		if (g->escaped == g->end)
+			return false;
+		dst[__builtin_ctzll(mask)] = *g->escaped++;
+	}
+	return true;
+}
+
+static inline __attribute__((always_inline)) bool
+get_blocks(struct get *g, unsigned bits, uint8_t *dst, size_t n)
+{
+	uint8_t last[BLOCK];
+	size_t at;
+
+	for (at = 0; n - at >= BLOCK; at += BLOCK)
+		if (!get_block(g, bits, dst + at, at, BLOCK))
+			return false;
+	if (at == n)
+		return true;
+	if (!get_block(g, bits, last, at, n - at))
+		return false;
+	memcpy(dst + at, last, n - at);
+	return true;
+}
+
+static bool get_all(struct get *g, unsigned bits, uint8_t *dst, size_t n)
+{
+	switch (bits) {
+	case 1:
+		return get_blocks(g, 1, dst, n);
+	case 2:
+		return get_blocks(g, 2, dst, n);
+	case 3:
+		return get_blocks(g, 3, dst, n);
+	default:
+		return get_blocks(g, CFS_CODES_BITS, dst, n);
+	}
+}
+
+static void make_pairs(struct get *g, unsigned bits, const uint8_t *values)
+{
+	unsigned i, mask = values_of(bits);
+	uint8_t all[1u << CFS_CODES_BITS] = {0};
+
+	memcpy(all, values, mask);
+	for (i = 0; i < 256; i++) {
+		g->pairs[i][0] = all[i & mask];
+		g->pairs[i][1] = all[i >> 4 & mask];
+	}
+}
+
+int cfs_codes_get(const uint8_t *src, size_t len, uint8_t *dst, size_t n)
+{
+	struct get g = {.plane = plane_bytes(n)};
+	unsigned bits;
+	size_t fixed;
+
+	if (!len || !src[0] || src[0] > CFS_CODES_BITS)
+		return -EBADMSG;
+	bits = src[0];
+	fixed = 1 + values_of(bits) + bits * g.plane;
+	if (len < fixed)
+		return -EBADMSG;
+	make_pairs(&g, bits, src + 1);
+	g.planes = src + 1 + values_of(bits);
+	g.escaped = src + fixed;
+	g.end = src + len;
+	return get_all(&g, bits, dst, n) && g.escaped == g.end ? 0 : -EBADMSG;
+}
