@@ -89,6 +89,23 @@ static int matches(const struct cfs_buf *raw, enum cfs_dtype from,
 	return memcmp(p, is->data, is->len) == 0 ? 0 : -EILSEQ;
 }
 
+/* In room of its own: what is kept for deletions is not for this. */
+static int replace(struct cfs_store *store, const struct cfs_digest *digest,
+		   uint32_t raw_len, const struct cfs_buf *stored)
+{
+	const uint64_t room = stored->len + CFS_RECORD_HEAD_BYTES;
+	int r = cfs_store_reserve(store, room, false);
+
+	if (r < 0)
+		return r;
+	r = cfs_append_object(store, false, digest, raw_len, stored->data,
+			      stored->len, true);
+	cfs_store_unreserve(store, room);
+	if (r == 0)
+		cfs_framecache_drop(store->cache, digest, CFS_CACHE_HEAD);
+	return r;
+}
+
 static int derive(struct cfs_store *store, const struct cfs_digest *digest,
 		  enum cfs_dtype from, enum cfs_dtype to,
 		  const struct cfs_chunk_part *parts, uint32_t n_parts)
@@ -116,12 +133,7 @@ static int derive(struct cfs_store *store, const struct cfs_digest *digest,
 	/* A record more is only worth it if the old one is larger. */
 	if (r == 0 && stored.len + CFS_RECORD_HEAD_BYTES >= where.stored_len)
 		return 0;
-	if (r == 0)
-		r = cfs_append_object(store, false, digest, head->raw_len,
-				      stored.data, stored.len, false);
-	if (r == 0)
-		cfs_framecache_drop(store->cache, digest, CFS_CACHE_HEAD);
-	return r;
+	return r == 0 ? replace(store, digest, head->raw_len, &stored) : r;
 }
 
 int cfs_store_derive(struct cfs_store *store, const struct cfs_digest *digest,
