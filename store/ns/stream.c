@@ -137,22 +137,30 @@ static void sniff(struct cfs_ino *ino, const uint8_t *data, size_t len,
 		end_sniff(ino);
 }
 
+/* Is @e of the tail, where it was appended?  Copies of it elsewhere in the
+ * file keep the blob they have. */
+static bool of_tail(const struct cfs_ino *ino, const struct cfs_piece *e)
+{
+	return e->blob == ino->stream.tail && e->off >= ino->stream.start &&
+	       e->off - ino->stream.start == e->chunk_off;
+}
+
 /* Pieces of the tail [start, …) now are of @chunk up to @n, else of @rest. */
 static void retarget(struct cfs_ino *ino, struct cfs_blob *tail,
 		     struct cfs_blob *chunk, struct cfs_blob *rest, size_t n)
 {
 	struct cfs_pieces *p = ino->cur.pieces;
-	size_t i;
+	size_t i = cfs_pieces_find(p, ino->stream.start + n);
 
-	cfs_pieces_split(p, ino->stream.start + n);
+	/* what was written over it has keys of its own: it stays whole */
+	if (i < p->n && of_tail(ino, &p->v[i]))
+		cfs_pieces_split(p, ino->stream.start + n);
 	for (i = cfs_pieces_find(p, ino->stream.start); i < p->n; i++) {
 		struct cfs_piece *e = &p->v[i];
 		bool behind = e->chunk_off >= n;
 		struct cfs_blob *to = behind ? rest : chunk;
 
-		/* copies of it elsewhere in the file keep the old one */
-		if (e->blob != tail || to == tail ||
-		    e->off - ino->stream.start != e->chunk_off)
+		if (to == tail || !of_tail(ino, e))
 			continue;
 		e->blob = cfs_blob_ref(to);
 		cfs_blob_unref(tail);

@@ -503,6 +503,30 @@ static void set_markers(void)
 	c->n_markers = 2;
 }
 
+/* The end of a tail that was written over falls into a piece that began before
+ * the tail: a group tells of both halves of it, or of none. */
+START_TEST(tail_written_over)
+{
+	struct cfs_ns_file *f = ns_create(&bed, 1, "f");
+	size_t events;
+
+	ns_fill(f, 40, 100000, 50000);
+	ck_assert_int_eq(cfs_ns_sync(bed.ns), 0);
+	ns_fill(f, 41, 300000, 0);
+	ck_assert_int_eq(cfs_ns_sync(bed.ns), 0);
+	ns_fill(f, 42, 131072, 400000); /* a stream of its own: ends that one */
+	ck_assert_int_eq(cfs_ns_sync(bed.ns), 0);
+	events = cfs_engine_mem_events(bed.bed.engine);
+	cfs_ns_close_file(f);
+	ns_bed_crash(&bed, events);
+	f = ns_open(&bed, "f", O_RDONLY);
+	ns_expect_fill(f, 41, 300000, 0);
+	ns_expect_fill(f, 42, 131072, 400000);
+	cfs_ns_close_file(f);
+	ns_no_problems(&bed);
+}
+END_TEST
+
 START_TEST(markers)
 {
 	struct cfs_ns_file *f = ns_create(&bed, 1, "data"), *m;
@@ -822,6 +846,7 @@ static Suite *suite(void)
 	tcase_add_test(t, unlinked_while_open);
 	tcase_add_test(t, orphan_after_crash);
 	tcase_add_loop_test(t, staged_truncation, 0, 3);
+	tcase_add_test(t, tail_written_over);
 	tcase_add_test(t, markers);
 	tcase_add_test(t, times);
 	tcase_add_test(t, no_room);
