@@ -268,27 +268,16 @@ static int put_over(void *arg, struct cfs_slice key,
 
 int cfs_levels_apply(struct cfs_levels *levels, const struct cfs_batch *batch)
 {
-	struct cfs_memtree *next;
-	struct fill fill = {&next, 0};
 	int r;
 
 	if (batch->bytes.failed)
 		return -ENOMEM;
 	(void)pthread_rwlock_wrlock(&levels->lock);
-	/* what it shares with the tree that is seen is copied as it changes */
-	next = cfs_memtree_ref(levels->active);
-	r = cfs_batch_each(batch->bytes.data, batch->bytes.len, put_over,
-			   &fill);
-	if (r == 0) {
-		struct cfs_memtree *old = levels->active;
-
-		levels->active = next;
-		levels->n_active += fill.added;
-		next = old;
-	}
+	r = cfs_memtree_apply(&levels->active, batch);
+	if (r > 0)
+		levels->n_active += (size_t)r;
 	(void)pthread_rwlock_unlock(&levels->lock);
-	cfs_memtree_unref(next);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 static int count_one(void *arg, struct cfs_slice key,

@@ -229,37 +229,92 @@ static void insert(struct cfs_memtree **link, struct cfs_memtree *node)
 	*r = NULL;
 }
 
-int cfs_memtree_put(struct cfs_memtree **root, struct cfs_slice key,
-		    const struct cfs_slice *val)
+static struct cfs_memtree *node_new(struct cfs_slice key,
+				    const struct cfs_slice *val)
 {
-	struct cfs_memtree_item *item = item_new(key, val);
-	struct cfs_memtree **link, *node;
-	int r;
+	struct cfs_memtree *node = malloc(sizeof(*node));
 
-	if (!item)
-		return -ENOMEM;
-	r = own_path(root, key, &link);
-	if (r < 0)
-		goto drop;
-	if (*link) {
-		item_unref((*link)->item);
-		(*link)->item = item;
-		return 0;
-	}
-	node = malloc(sizeof(*node));
-	r = -ENOMEM;
 	if (!node)
-		goto drop;
+		return NULL;
+	node->item = item_new(key, val);
+	if (!node->item) {
+		free(node);
+		return NULL;
+	}
 	atomic_init(&node->refs, 1);
 	node->left = NULL;
 	node->right = NULL;
-	node->item = item;
 	node->prio = prio_of(key);
-	insert(root, node);
-	return 1;
-drop:
-	item_unref(item);
-	return r;
+	return node;
+}
+
+/* Takes @node over; its path is owned, and this link its end.  1: a new key. */
+static int place(struct cfs_memtree **root, struct cfs_memtree **link,
+		 struct cfs_memtree *node)
+{
+	if (!*link) {
+		insert(root, node);
+		return 1;
+	}
+	item_unref((*link)->item);
+	(*link)->item = node->item;
+	free(node);
+	return 0;
+}
+
+int cfs_memtree_put(struct cfs_memtree **root, struct cfs_slice key,
+		    const struct cfs_slice *val)
+{
+	struct cfs_memtree *node = node_new(key, val), **link;
+	int r;
+
+	if (!node)
+		return -ENOMEM;
+	r = own_path(root, key, &link);
+	if (r < 0) {
+		cfs_memtree_unref(node);
+		return r;
+	}
+	return place(root, link, node);
+}
+
+struct fresh { /* nodes to place, in order, linked by right */
+	struct cfs_memtree **root, *first, **end;
+};
+
+static int prepare(void *arg, struct cfs_slice key, const struct cfs_slice *val)
+{
+	struct fresh *fresh = arg;
+	struct cfs_memtree **link;
+
+	*fresh->end = node_new(key, val);
+	if (!*fresh->end)
+		return -ENOMEM;
+	fresh->end = &(*fresh->end)->right;
+	return own_path(fresh->root, key, &link);
+}
+
+int cfs_memtree_apply(struct cfs_memtree **root, const struct cfs_batch *batch)
+{
+	struct fresh fresh = {.root = root, .end = &fresh.first};
+	struct cfs_memtree *node, **link;
+	int n = 0, r;
+
+	/* Everything that can fail comes first and changes nothing. */
+	r = cfs_batch_each(batch->bytes.data, batch->bytes.len, prepare,
+			   &fresh);
+	if (r < 0) {
+		cfs_memtree_unref(fresh.first);
+		return r;
+	}
+	while ((node = fresh.first)) {
+		fresh.first = cfs_steal(node->right);
+		/* placing one moves only owned nodes into the next's path */
+		r = own_path(root, cfs_memtree_item_key(node->item), &link);
+		assert(r == 0);
+		n += place(root, link, node);
+	}
+	return n;
 }
 
 /* Joins two trees, all of @a before all of @b, at @link.  Takes both over. */

@@ -58,6 +58,9 @@ const struct cfs_memtree_item *cfs_memtree_seek(const struct cfs_memtree *root,
 CFS_MUST_CHECK int cfs_memtree_put(struct cfs_memtree **root,
 				   struct cfs_slice key,
 				   const struct cfs_slice *val);
+/* All of @batch or nothing: the number of new keys, -ENOMEM, -EBADMSG. */
+CFS_MUST_CHECK int cfs_memtree_apply(struct cfs_memtree **root,
+				     const struct cfs_batch *batch);
 /* Without a trace.  After -ENOMEM the root is only good for unref. */
 CFS_MUST_CHECK int cfs_memtree_remove(struct cfs_memtree **root,
 				      struct cfs_slice key);
