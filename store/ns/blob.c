@@ -128,6 +128,21 @@ int cfs_blob_room(struct cfs_blob *blob, size_t more)
 	return r;
 }
 
+void cfs_blob_trim(struct cfs_blob *blob)
+{
+	uint8_t *data;
+
+	(void)pthread_mutex_lock(&blob->lock);
+	if (blob->state == CFS_BLOB_BUF && blob->len < blob->cap && blob->len) {
+		data = realloc(blob->data, blob->len);
+		if (data) {
+			blob->data = data;
+			blob->cap = blob->len;
+		}
+	}
+	(void)pthread_mutex_unlock(&blob->lock);
+}
+
 void cfs_blob_append(struct cfs_blob *blob, const void *data, size_t len,
 		     uint64_t *room)
 {

@@ -88,7 +88,9 @@ void cfs_blob_append(struct cfs_blob *blob, const void *data, size_t len,
 		     uint64_t *room);
 void cfs_blob_write(struct cfs_blob *blob, size_t off, const void *data,
 		    size_t len);
-/* Its first byte; stays until it is sent or gets more room. */
+/* Nothing is appended soon: room beyond its bytes goes. */
+void cfs_blob_trim(struct cfs_blob *blob);
+/* Its first byte; stays until it is sent, trimmed or gets more room. */
 const uint8_t *cfs_blob_data(const struct cfs_blob *blob);
 /*
  * Bytes from @at on go to a new blob of room for @cap at least (NULL: none are

@@ -150,7 +150,12 @@ void cfs_ino_unlinked(struct cfs_ino *ino)
 	else if (ino->nlink)
 		ino->nlink--;
 	ino->ctime = cfs_ino_now(ino);
-	cfs_ino_save(ino);
+	if (ino->nlink) {
+		cfs_ino_save(ino);
+	} else { /* mostly gone by the next cut, and never written again */
+		ino->meta_dirty = true;
+		cfs_ino_mark(ino);
+	}
 	(void)pthread_mutex_unlock(&ino->lock);
 }
 

@@ -6,6 +6,9 @@
 
 #include "store/util/log.h"
 
+/* Ends of closed files that may wait in memory for a commit, all together. */
+#define WAITING_MAX (32u << 20)
+
 /* Takes over the reference to @ino. */
 static int open_ino(struct cfs_ino *ino, int flags, struct cfs_ns_file **out)
 {
@@ -117,19 +120,40 @@ int cfs_ns_flush(struct cfs_ns_file *file)
 	return r;
 }
 
+/* May this tail stay in memory until the next commit?  A short one may: it
+ * may still grow, or become inline; but not any number of them. */
+static bool may_wait(struct cfs_ino *ino, size_t len)
+{
+	if (len > CFS_STAGED_MAX)
+		return false;
+	/* relaxed: a limit, not a count */
+	return atomic_fetch_add_explicit(&ino->ns->waiting, len,
+					 memory_order_relaxed) < WAITING_MAX ||
+	       len <= CFS_INLINE_MAX;
+}
+
+/* io held: no more memory than the bytes that are left. */
+static void settle_stream(struct cfs_ino *ino)
+{
+	struct cfs_blob *tail = ino->stream.tail;
+	int r = 0;
+
+	if (tail && !may_wait(ino, cfs_blob_len(tail)))
+		r = cfs_stream_finish(ino);
+	else if (tail)
+		cfs_blob_trim(tail);
+	if (r == 0 && ino->overlay_bytes > CFS_STAGED_MAX)
+		r = cfs_overlay_flush(ino);
+	cfs_stream_end(ino);
+	if (r < 0)
+		(void)cfs_log_err(r, "the end of inode %llu waits",
+				  (unsigned long long)ino->ino);
+}
+
 /* The last handle goes: what there is gets sealed by the next commit. */
 static void last_close(struct cfs_ino *ino)
 {
-	int r;
-
-	/* A long tail goes on its way; a short one may still grow. */
-	if (ino->stream.tail &&
-	    cfs_blob_len(ino->stream.tail) > CFS_STAGED_MAX) {
-		r = cfs_stream_finish(ino);
-		if (r < 0)
-			(void)cfs_log_err(r, "the end of inode %llu waits",
-					  (unsigned long long)ino->ino);
-	}
+	settle_stream(ino);
 	cfs_store_enter(ino->ns->store);
 	(void)pthread_mutex_lock(&ino->lock);
 	if (!--ino->opens) {
