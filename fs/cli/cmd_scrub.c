@@ -36,6 +36,7 @@ static int run(int argc, char **argv)
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
 	struct cfs_store_verb call = {.verb = &cfs_verb_scrub,
 				      .name = "scrub",
+				      .units = true,
 				      .findings = true,
 				      .whole = true};
 	bool as_json = false;

@@ -179,9 +179,9 @@ struct crew {
 	_Atomic bool stop;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	unsigned running;     /* guarded by lock, and so are those below */
-	const char *at;	      /* a name that is being copied */
-	struct cfs_error err; /* of the first that failed */
+	unsigned running; /* guarded by lock, and so are those below */
+	const struct cfs_import_item *at; /* the largest under way, about */
+	struct cfs_error err;		  /* of the first that failed */
 	int r;
 };
 
@@ -213,6 +213,18 @@ static void note_failure(struct crew *crew, int r, const struct cfs_error *err)
 	atomic_store(&crew->stop, true);
 }
 
+/* For who watches: that a small file was begun tells nothing. */
+static void note_file(struct crew *crew, const struct cfs_import_item *item,
+		      bool begins)
+{
+	pthread_mutex_lock(&crew->lock);
+	if (!crew->at || (begins && item->st.st_size > crew->at->st.st_size))
+		crew->at = item;
+	else if (!begins && crew->at == item)
+		crew->at = NULL;
+	pthread_mutex_unlock(&crew->lock);
+}
+
 static void read_files(struct crew *crew, void *buffer)
 {
 	size_t i;
@@ -222,11 +234,10 @@ static void read_files(struct crew *crew, void *buffer)
 		struct cfs_error err = {""};
 		int r;
 
-		pthread_mutex_lock(&crew->lock);
-		crew->at = crew->import->items[i].name;
-		pthread_mutex_unlock(&crew->lock);
+		note_file(crew, &crew->import->items[i], true);
 		r = cfs_import_file(crew->import, i, buffer, BUFFER_BYTES,
 				    &crew->done, &crew->stop, &err);
+		note_file(crew, &crew->import->items[i], false);
 		if (r < 0)
 			note_failure(crew, r, &err);
 	}
@@ -267,7 +278,7 @@ static void watch(struct crew *crew)
 		}
 		(void)pthread_cond_timedwait(&crew->changed, &crew->lock,
 					     &until);
-		at = crew->at;
+		at = crew->at ? crew->at->name : "";
 		pthread_mutex_unlock(&crew->lock);
 		go_on = cfs_verb_progress(crew->import->reply,
 					  atomic_load(&crew->done),
