@@ -37,17 +37,19 @@ static size_t plane_bytes(size_t n)
 /* The most frequent values first, as many as may be needed; all differ. */
 static void rank(const uint32_t count[256], uint8_t *values)
 {
-	int64_t left[256];
-	unsigned i, k, best;
+	const unsigned want = values_of(CFS_CODES_BITS);
+	unsigned n = 0, i, k;
 
-	for (i = 0; i < 256; i++)
-		left[i] = count[i];
-	for (k = 0; k < values_of(CFS_CODES_BITS); k++) {
-		best = 0;
-		for (i = 1; i < 256; i++)
-			best = left[i] > left[best] ? i : best;
-		values[k] = (uint8_t)best;
-		left[best] = -1;
+	for (i = 0; i < 256; i++) {
+		if (n < want)
+			k = n++;
+		else if (count[i] > count[values[want - 1]])
+			k = want - 1;
+		else
+			continue;
+		for (; k && count[values[k - 1]] < count[i]; k--)
+			values[k] = values[k - 1];
+		values[k] = (uint8_t)i;
 	}
 }
 
@@ -198,38 +200,77 @@ size_t cfs_codes_put(const struct cfs_codebook *book, const uint8_t *src,
 /* ---- and back ---- */
 
 struct get {
-	uint8_t pairs[256][2]; /* what two codes, of 4 bits each, stand for */
+	uint8_t values[1u << CFS_CODES_BITS]; /* the last: anything */
 	const uint8_t *planes, *escaped, *end;
 	size_t plane;
 };
 
-static inline uint64_t spread(uint64_t bits)
+/* The lowest 16 bits of @word as bytes, 0 or 0xff. */
+static inline void spread(uint64_t word, uint8_t *out)
 {
-	return ((((bits * LOW) & SPREAD) + ~HIGH) & HIGH) >> 7;
+#ifdef __SSE2__
+	const __m128i place = _mm_set1_epi64x((int64_t)SPREAD);
+	__m128i v = _mm_cvtsi32_si128((int)(word & 0xffff));
+
+	v = _mm_unpacklo_epi8(v, v);
+	v = _mm_shufflelo_epi16(v, 0x50);
+	v = _mm_unpacklo_epi32(v, v); /* each byte eight times */
+	v = _mm_cmpeq_epi8(_mm_and_si128(v, place), place);
+	memcpy(out, &v, sizeof(v));
+#else
+	uint64_t eight;
+	unsigned i;
+
+	for (i = 0; i < 16; i += GROUP) {
+		eight = ((word >> i & 0xff) * LOW) & SPREAD;
+		eight = ((eight + ~HIGH) & HIGH) >> 7;
+		cfs_put_le64(out + i, eight * 0xff);
+	}
+#endif
+}
+
+/* Halves the values that each byte can still have, bit by bit. */
+static inline __attribute__((always_inline)) void
+choose(const uint8_t *values, unsigned bits,
+       uint8_t masks[CFS_CODES_BITS][BLOCK], uint8_t *dst)
+{
+	uint8_t left[1u << (CFS_CODES_BITS - 1)][BLOCK];
+	unsigned i, k, b;
+
+	for (k = 0; k < 1u << (bits - 1); k++) {
+		uint8_t zero = values[2 * k];
+		uint8_t change = zero ^ values[2 * k + 1];
+
+		for (i = 0; i < BLOCK; i++)
+			left[k][i] = zero ^ (change & masks[0][i]);
+	}
+	for (b = 1; b < bits; b++)
+		for (k = 0; k < 1u << (bits - b - 1); k++)
+			for (i = 0; i < BLOCK; i++)
+				left[k][i] =
+					left[2 * k][i] ^
+					((left[2 * k][i] ^ left[2 * k + 1][i]) &
+					 masks[b][i]);
+	memcpy(dst, left[0], BLOCK);
 }
 
 static inline __attribute__((always_inline)) bool
 get_block(struct get *g, unsigned bits, uint8_t *dst, size_t at, size_t n)
 {
-	uint64_t planes[CFS_CODES_BITS], mask = ~0ull >> (BLOCK - n), codes;
-	unsigned b, i, k;
+	uint64_t word, mask = ~0ull >> (BLOCK - n);
+	uint8_t masks[CFS_CODES_BITS][BLOCK];
+	unsigned b, i;
 
 	for (b = 0; b < bits; b++) {
-		planes[b] = 0;
-		memcpy(&planes[b], g->planes + b * g->plane + at / 8,
+		word = 0;
+		memcpy(&word, g->planes + b * g->plane + at / 8,
 		       plane_bytes(n));
-		planes[b] = le64toh(planes[b]);
-		mask &= planes[b];
+		word = le64toh(word);
+		mask &= word;
+		for (i = 0; i < BLOCK; i += 16)
+			spread(word >> i, masks[b] + i);
 	}
-	for (i = 0; i < BLOCK; i += GROUP) {
-		codes = 0;
-		for (b = 0; b < bits; b++)
-			codes |= spread(planes[b] >> i & 0xff) << b;
-		codes |= codes >> 4; /* every other byte: two codes */
-		for (k = 0; k < GROUP; k += 2)
-			memcpy(dst + i + k, g->pairs[codes >> (8 * k) & 0xff],
-			       2);
-	}
+	choose(g->values, bits, masks, dst);
 	for (; mask; mask &= mask - 1) {
 		if (g->escaped == g->end)
 			return false;
@@ -269,18 +310,6 @@ static bool get_all(struct get *g, unsigned bits, uint8_t *dst, size_t n)
 	}
 }
 
-static void make_pairs(struct get *g, unsigned bits, const uint8_t *values)
-{
-	unsigned i, mask = values_of(bits);
-	uint8_t all[1u << CFS_CODES_BITS] = {0};
-
-	memcpy(all, values, mask);
-	for (i = 0; i < 256; i++) {
-		g->pairs[i][0] = all[i & mask];
-		g->pairs[i][1] = all[i >> 4 & mask];
-	}
-}
-
 int cfs_codes_get(const uint8_t *src, size_t len, uint8_t *dst, size_t n)
 {
 	struct get g = {.plane = plane_bytes(n)};
@@ -293,7 +322,7 @@ int cfs_codes_get(const uint8_t *src, size_t len, uint8_t *dst, size_t n)
 	fixed = 1 + values_of(bits) + bits * g.plane;
 	if (len < fixed)
 		return -EBADMSG;
-	make_pairs(&g, bits, src + 1);
+	memcpy(g.values, src + 1, values_of(bits));
 	g.planes = src + 1 + values_of(bits);
 	g.escaped = src + fixed;
 	g.end = src + len;
