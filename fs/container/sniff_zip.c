@@ -114,7 +114,9 @@ static int storage(struct cfs_sniff *s, const struct head *h)
 	    (h->size && h->size != st->nbytes && h->size != UINT32_MAX) ||
 	    !cfs_add_u64(h->payload, st->nbytes, &end))
 		return -EINVAL;
-	cfs_sniff_emit(s, s->table.spans.v + st->first, st->n, h->payload);
+	if (st->n) /* else there may be no spans at all */
+		cfs_sniff_emit(s, s->table.spans.v + st->first, st->n,
+			       h->payload);
 	s->record = st->nbytes;
 	if (h->later && st->nbytes)
 		cfs_sniff_seek(s, end, DESCRIPTOR_MAX, after);
