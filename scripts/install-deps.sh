@@ -16,7 +16,9 @@ packages=(
 	check libsubunit-dev
 	clang clang-format clang-tidy
 	python3 python3-venv python3-dev
-	util-linux procps man-db unzip
+	util-linux mount procps man-db unzip
+	# clients of the mount in the tests, and disks for it
+	git rsync tar e2fsprogs xfsprogs
 )
 
 missing=()

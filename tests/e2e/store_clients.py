@@ -134,7 +134,7 @@ def load_numpy(d, a):
 
 # ---- transformers' Trainer ----
 
-def save_trainer(d, _):
+def save_trainer(d, other):
     import torch
     import transformers
     torch.manual_seed(SEED)
@@ -148,7 +148,9 @@ def save_trainer(d, _):
         disable_tqdm=True, logging_strategy="no", use_cpu=True)
     trainer = transformers.Trainer(model, args, train_dataset=data)
     trainer.train()
-    return {"state": {k: v.clone() for k, v in model.state_dict().items()},
+    check("cp", "-a", f"{d}/trainer", f"{other}/trainer")
+    return {"copy": f"{other}/trainer",
+            "state": {k: v.clone() for k, v in model.state_dict().items()},
             "data": data, "args": args}
 
 
@@ -157,6 +159,7 @@ def load_trainer(d, what):
     steps = sorted(n for n in os.listdir(f"{d}/trainer")
                    if n.startswith("checkpoint-"))
     assert steps == ["checkpoint-4", "checkpoint-6"], steps
+    same_tree(what["copy"], f"{d}/trainer")
     model = transformers.GPT2LMHeadModel.from_pretrained(
         f"{d}/trainer/checkpoint-6")
     same_tensors(what["state"], dict(model.state_dict()))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """SIGKILLs the daemon at random moments under a mixed load.
 
-usage: store_crash.py [--kills N] [--seconds S] [--work DIR]
+usage: store_crash.py [--kills N] [--mib M] [--work DIR]
 
 Workers write, append, overwrite, rename, link, truncate, delete and copy in
 directories of their own through the mount; whatever fsync(2) (of a file or of
@@ -10,7 +10,10 @@ outside of the mount. After each kill the store is mounted again, without any
 repair command, and every acknowledged state must be there bit for bit, unless
 the worker changed it after (then the old or the new one, whole).
 
-Reports kills, acknowledged syncs and bytes on average, and the slowest mount.
+A kill comes a moment after a random amount was acknowledged, so that a slow
+machine does as much between two of them as a fast one. Reports kills,
+acknowledged syncs and bytes on average, and the slowest mount; fewer than 20
+syncs or 256 MiB on average are a failure.
 """
 import argparse
 import hashlib
@@ -153,15 +156,18 @@ class Worker:
         self.sure("latest", tag)
 
 
-def work(top, journal_path, seed, known):
+def work(top, journal_path, seed, known, killing):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = Worker(top, Journal(journal_path), seed)
     worker.now = known
     try:
         while True:
             worker.step()
-    except OSError:
-        os._exit(0)  # the mount died
+    except OSError as e:
+        if killing.is_set():
+            os._exit(0)
+        print(f"{top}: {e}", flush=True)
+        raise
 
 
 def replay(journal_path):
@@ -200,15 +206,28 @@ def verify(top, state):
     return found
 
 
-def one_round(s, n_workers, seed, seconds, known, journals):
+def wait_for(journals, target, procs):
+    """Until @target bytes are acknowledged since the last kill."""
+    deadline = time.monotonic() + 300
+    while sum(replay(j)[2] for j in journals) < target:
+        assert all(p.is_alive() for p in procs), "a worker failed"
+        assert time.monotonic() < deadline, "the workers do not get on"
+        time.sleep(0.02)
+
+
+def one_round(s, n_workers, seed, mib, known, journals):
     rng = random.Random(seed)
     mnt = s.mnt
+    killing = multiprocessing.Event()
     procs = [multiprocessing.Process(
-        target=work, args=(f"{mnt}/w{i}", journals[i], seed + i, known[i]))
+        target=work, args=(f"{mnt}/w{i}", journals[i], seed + i, known[i],
+                           killing))
         for i in range(n_workers)]
     for p in procs:
         p.start()
-    time.sleep(rng.uniform(0.3, 2 * seconds))
+    wait_for(journals, rng.uniform(0.6, 2.2) * mib * MIB, procs)
+    time.sleep(rng.uniform(0, 0.3))
+    killing.set()
     s.kill()
     for p in procs:
         p.join(60)
@@ -238,8 +257,8 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--kills", type=int, default=100)
-    ap.add_argument("--seconds", type=float, default=4,
-                    help="mean time between kills (default 4)")
+    ap.add_argument("--mib", type=float, default=256,
+                    help="between kills at least, on average (default 256)")
     ap.add_argument("--workers", type=int, default=3)
     ap.add_argument("--work", help="directory for the store")
     args = ap.parse_args()
@@ -257,7 +276,7 @@ def main():
             s.mount()
             for k in range(args.kills):
                 a, b, t = one_round(s, args.workers, SEED + 1000 * k,
-                                    args.seconds, known, journals)
+                                    args.mib, known, journals)
                 syncs, sizes, slowest = syncs + a, sizes + b, max(slowest, t)
                 if k % 10 == 9:
                     store_place.check(store_place.CKPTFS, "gc", s.store)
@@ -272,7 +291,10 @@ def main():
           f"average {syncs / args.kills:.1f} acknowledged syncs and "
           f"{sizes / args.kills / MIB:.0f} MiB before each; slowest mount "
           f"{slowest:.2f} s")
-    return 0
+    enough = syncs >= 20 * args.kills and sizes >= args.mib * args.kills * MIB
+    if not enough:
+        print("too little was acknowledged between kills: no proof")
+    return 0 if enough else 1
 
 
 if __name__ == "__main__":

@@ -35,12 +35,18 @@ class Store:
         os.mkdir(self.mnt)
         check(CKPTFS, "init", *init, self.store)
 
-    def mount(self, *options, env=None):
+    def try_mount(self, *options, env=None):
+        """What the command said; it may have refused."""
         opts = ",".join((f"log={self.log}",) + options)
         done = run(CKPTFS, "mount", "-o", opts, self.store, self.mnt,
                    env=dict(os.environ, **(env or {})))
+        if done.returncode == 0:
+            self.pid = int(os.getxattr(self.mnt, "user.ckptfs.pid"))
+        return done
+
+    def mount(self, *options, env=None):
+        done = self.try_mount(*options, env=env)
         assert done.returncode == 0, (done.stderr, self.logged())
-        self.pid = int(os.getxattr(self.mnt, "user.ckptfs.pid"))
         return self.mnt
 
     def umount(self):
