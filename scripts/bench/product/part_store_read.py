@@ -58,12 +58,12 @@ def measure(cfg, table):
         store = init(cfg)
         command(cfg.ckptfs, "import", f"{store}/a", source)
         warm(f"{store}/packs")
-        got = rates(cfg, store, f"a/{name}")
+        got = rates(cfg, store, f"a/{os.path.basename(source)}/{name}")
         table.add(f"sequential, {what}: null_fuse, store",
                   median([n for _, n in got]), median([s for s, _ in got]),
                   unit=" GB/s", ratio=median([s / n for s, n in got]),
                   target=target)
-        mid, tail = misses(cfg, store, f"a/{name}")
+        mid, tail = misses(cfg, store, f"a/{os.path.basename(source)}/{name}")
         table.add(f"  random 4 KiB misses, {what}: median, p99",
                   f"{mid * 1e3:.3f} ms", f"{tail * 1e3:.3f} ms",
                   target="p99 < 1 ms")
