@@ -21,7 +21,6 @@ def ours_derived(cfg, run, where):
     store = init(cfg)
     with Cost() as cost:
         command(cfg.ckptfs, "import", f"{store}/run", run)
-        command(cfg.ckptfs, "derive", store)
         command(cfg.ckptfs, "gc", store)
     return cost, stored(store)
 
