@@ -23,6 +23,15 @@ static int by_key(const void *a, const void *b)
 	return strcmp(x->key, y->key);
 }
 
+/* @name, of @len bytes, may hold anything, NUL too. */
+static int compare(const char *key, const char *name, size_t len)
+{
+	const size_t n = strlen(key);
+	const int c = memcmp(key, name, CFS_MIN(n, len));
+
+	return c ? c : (n > len) - (n < len);
+}
+
 const struct cfs_sniff_storage *
 cfs_sniff_table_find(const struct cfs_sniff_table *table, const char *key,
 		     size_t len)
@@ -32,9 +41,7 @@ cfs_sniff_table_find(const struct cfs_sniff_table *table, const char *key,
 
 	while (lo < hi) {
 		mid = lo + (hi - lo) / 2;
-		c = strncmp(table->storages[mid].key, key, len);
-		if (!c && table->storages[mid].key[len])
-			c = 1;
+		c = compare(table->storages[mid].key, key, len);
 		if (!c)
 			return &table->storages[mid];
 		if (c < 0)
