@@ -42,11 +42,18 @@ static void on_progress(void *arg, uint64_t done, uint64_t total,
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
+	/* nothing of what is over at once */
+	if (!s->told.tv_sec)
+		s->told = now;
 	if (now.tv_sec - s->told.tv_sec < 5)
 		return;
 	s->told = now;
-	cfs_log(CFS_LOG_INFO, "%s: %s: %llu of %llu", s->path, what,
-		(unsigned long long)done, (unsigned long long)total);
+	if (total)
+		cfs_log(CFS_LOG_INFO, "%s: %s: %llu of %llu", s->path, what,
+			(unsigned long long)done, (unsigned long long)total);
+	else
+		cfs_log(CFS_LOG_INFO, "%s: %s %llu", s->path, what,
+			(unsigned long long)done);
 }
 
 /* A daemon that was just unmounted holds the store until all is written. */

@@ -197,6 +197,8 @@ int cfs_append_object(struct cfs_store *store, bool is_map,
 			store->touch(store->touch_arg, is_map, digest);
 		pthread_rwlock_unlock(&store->object_lock);
 	}
+	if (r == 0)
+		cfs_doubt_drop(store, is_map, digest);
 	cfs_append_end(store, epoch);
 	return r;
 }
@@ -238,6 +240,8 @@ void cfs_append_moved(void *arg, const struct cfs_record *record,
 			    ? put_key(store, is_map, &record->digest, &next)
 			    : del_key(store, is_map, &record->digest);
 	pthread_mutex_unlock(&store->move_lock);
+	if (!to.pack.number)
+		atomic_store_explicit(&store->lost, true, memory_order_relaxed);
 	if (r == 0 || r == -ENOENT)
 		r = noted;
 	if (r < 0) {

@@ -295,9 +295,20 @@ int cfs_group_commit(struct cfs_store *store, unsigned wish)
 	return r;
 }
 
+/* Bytes that were taken are gone: what there is is durable, but not all that
+ * there should be.  Whoever asked to know is told, once. */
+static int tell_lost(struct cfs_store *s)
+{
+	return atomic_exchange_explicit(&s->lost, false, memory_order_relaxed)
+		       ? -EIO
+		       : 0;
+}
+
 int cfs_store_commit(struct cfs_store *store)
 {
-	return cfs_group_commit(store, 0);
+	int r = cfs_group_commit(store, 0);
+
+	return r < 0 ? r : tell_lost(store);
 }
 
 static void *sync_now_and_then(void *arg)
@@ -314,7 +325,7 @@ static void *sync_now_and_then(void *arg)
 		    0)
 			continue;
 		pthread_mutex_unlock(&s->round_lock);
-		r = cfs_store_commit(s);
+		r = cfs_group_commit(s, 0);
 		if (r < 0 && r != last)
 			(void)cfs_log_err(r, "store %s: sync failed", s->path);
 		last = r;
@@ -347,6 +358,7 @@ int cfs_group_init(struct cfs_store *store)
 	pthread_cond_init(&store->epoch_over, NULL);
 	pthread_mutex_init(&store->move_lock, NULL);
 	pthread_mutex_init(&store->room_lock, NULL);
+	pthread_mutex_init(&store->doubt_lock, NULL);
 	store->settle_extra = (struct cfs_batch)CFS_BATCH_INIT;
 	return 0;
 }
@@ -366,6 +378,7 @@ void cfs_group_fini(struct cfs_store *store)
 	pthread_mutex_destroy(&store->epoch_lock);
 	pthread_mutex_destroy(&store->move_lock);
 	pthread_mutex_destroy(&store->room_lock);
+	pthread_mutex_destroy(&store->doubt_lock);
 }
 
 int cfs_group_start_thread(struct cfs_store *store)

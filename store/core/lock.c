@@ -8,6 +8,7 @@
 #include <sys/file.h>
 
 #include "store/util/error.h"
+#include "store/util/owner.h"
 
 /* The lock file: the pid, then the directory it is mounted at or nothing. */
 static int write_holder(int fd, const char *mount)
@@ -59,7 +60,11 @@ int cfs_lock_take(int dirfd, const char *path, int *fd_out,
 		return cfs_fail(err, r, "%s/lock cannot be opened: %s", path,
 				strerror(-r));
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	cfs_owner_give(fd, dirfd);
+	/* The directory as well, for when somebody deletes the file; not every
+	 * network filesystem can. */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 ||
+	    (flock(dirfd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)) {
 		int r = -errno;
 
 		if (r == -EWOULDBLOCK)

@@ -121,6 +121,8 @@ int cfs_object_claim(struct cfs_store *store, bool is_map,
 	struct cfs_record record;
 	int r;
 
+	if (cfs_doubt_has(store, is_map, digest))
+		return -ENOENT;
 	/* gc deletes keys, and then packs, with the lock held exclusively. */
 	pthread_rwlock_rdlock(&store->object_lock);
 	r = cfs_object_locate(store, is_map, digest, &v);
@@ -200,6 +202,12 @@ static int head_at(struct cfs_store *store, const struct cfs_digest *digest,
 				   len);
 	if (r == 0)
 		r = cfs_chunk_head_parse(start, len, v->stored_len, &head);
+	/* of a newer store, or is it only a byte that has changed? */
+	if (r == -EPROTONOSUPPORT)
+		r = cfs_packs_verify(store->packs, &record,
+				     cfs_object_place(v)) == -EBADMSG
+			    ? -EBADMSG
+			    : r;
 	if (r < 0)
 		return r;
 	if (head->raw_len != record.raw_len)
@@ -277,6 +285,8 @@ int cfs_store_get_map(struct cfs_store *store, const struct cfs_digest *digest,
 	}
 	if (r == 0)
 		r = cfs_content_map_decode(buf.data, buf.len, map_out);
+	if (r == -EBADMSG || r == -EIO)
+		cfs_doubt_add(store, true, digest);
 	if (r == -EBADMSG)
 		return cfs_log_err(r, "map %s in pack %u at %u is damaged",
 				   cfs_digest_hex(digest, hex), v.pack, v.off);

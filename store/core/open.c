@@ -59,6 +59,7 @@ static void store_free(struct cfs_store *s)
 	if (s->engine)
 		cfs_engine_close(s->engine);
 	cfs_framecache_free(s->cache);
+	cfs_doubt_fini(s);
 	cfs_config_fini(&s->config);
 	cfs_closep(&s->lock_fd);
 	cfs_closep(&s->dirfd);
@@ -178,16 +179,48 @@ static int rebuild(struct cfs_store *s, struct cfs_recovered *found,
 	return s->index->ops->commit(s->index, &batch);
 }
 
+/* The last group that the index has; 0: none. */
+static uint64_t index_group(const struct cfs_store *s)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
+	struct cfs_applied a;
+	struct cfs_key key;
+
+	cfs_key_applied(&key);
+	if (s->index->ops->get(s->index, cfs_key_slice(&key), &buf) < 0 ||
+	    cfs_applied_decode(buf.data, buf.len, &a) < 0)
+		return 0;
+	return a.group;
+}
+
+/* The index gets what is synced only: a log that has less was damaged, or is
+ * an older copy.  What is left is a state that it had, but not the last. */
+static void tell_older(const struct cfs_store *s, uint64_t had,
+		       const struct cfs_recovered *found)
+{
+	if (had > found->group)
+		cfs_log(CFS_LOG_ERR,
+			"store %s: the index was made from group %llu, but the "
+			"log ends with group %llu, in pack %08x at %u: what was "
+			"saved in between is not there",
+			s->path, (unsigned long long)had,
+			(unsigned long long)found->group, found->end.pack,
+			found->end.off);
+}
+
 static int recover(struct cfs_store *s, struct cfs_error *err)
 {
 	struct cfs_recovered found = {.clean = true};
 	struct cfs_error own = {""};
+	uint64_t had = index_group(s);
 	int r;
 
 	r = cfs_replay(s, false, &found, &own);
 	if (r == -ESTALE) {
 		memset(own.text, 0, sizeof(own.text));
 		r = rebuild(s, &found, &own);
+		if (r == 0)
+			tell_older(s, had, &found);
 	}
 	if (r < 0)
 		return cfs_fail(err, r, "store %s: %s", s->path,
@@ -296,6 +329,8 @@ int cfs_store_close(struct cfs_store *store)
 		return 0;
 	cfs_group_stop_thread(store);
 	r = cfs_group_commit(store, CFS_WISH_CLEAN);
+	if (r == 0 && atomic_load_explicit(&store->lost, memory_order_relaxed))
+		r = -EIO;
 	if (r < 0)
 		(void)cfs_log_err(r, "store %s: the last commit failed",
 				  store->path);

@@ -339,6 +339,8 @@ static int read_chunk(struct cfs_store *store, const struct cfs_digest *digest,
 		/* Elsewhere by now, or another form: never believe what is
 		 * remembered of a chunk that could not be read. */
 		cfs_framecache_drop(store->cache, digest, CFS_CACHE_HEAD);
+		if (r == -EBADMSG || r == -EIO)
+			cfs_doubt_add(store, false, digest);
 		if (r != -ENOENT)
 			return r;
 	}

@@ -138,6 +138,7 @@ int cfs_replay_apply(struct replay *rp)
 	rp->tip_batches.n = 0;
 	if (rp->store->options.progress)
 		rp->store->options.progress(rp->store->options.progress_arg,
-					    rp->tip.number, 0, "replaying");
+					    rp->tip.number, 0,
+					    "replaying up to group");
 	return 0;
 }

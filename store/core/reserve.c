@@ -61,7 +61,7 @@ int cfs_store_reserve(struct cfs_store *store, uint64_t bytes, bool urgent)
 		return r;
 	/* Chunks that cannot be written stay in memory: no more of them. */
 	pthread_mutex_lock(&store->pending_lock);
-	if (store->failed_bytes > store->options.in_flight_bytes)
+	if (!urgent && store->failed_bytes > store->options.in_flight_bytes)
 		r = store->failed_error;
 	pthread_mutex_unlock(&store->pending_lock);
 	if (r < 0)

@@ -49,6 +49,8 @@ static void found(struct scrub *s, const struct item *item, int r)
 		s->result.missing++;
 	else
 		s->result.damaged++;
+	if (r == -EBADMSG || r == -EIO)
+		cfs_doubt_add(s->store, s->is_map, &item->digest);
 	if (!c || !c->finding)
 		return;
 	(void)snprintf(text, sizeof(text), "%s %s in pack %04x/%08x at %u: %s",

@@ -54,8 +54,9 @@ struct cfs_store_options {
 	unsigned workers;	/* 0: one per processor */
 	bool no_sync_thread;	/* tests commit by hand */
 	uint32_t pack_bytes;	/* 0: default (tests) */
+	/* Long replays; or NULL.  @total 0: not known. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total,
-			 const char *what); /* long replays; or NULL */
+			 const char *what);
 	void *progress_arg;
 };
 

@@ -20,6 +20,7 @@
 #include "store/util/workers.h"
 
 struct cfs_framecache;
+struct cfs_memtree;
 
 /* What a round is asked for beyond the changes there are. */
 enum {
@@ -125,6 +126,13 @@ struct cfs_store {
 	size_t failed_bytes;	     /* of chunks that could not be written */
 	int failed_error;	     /* why, the last time */
 	struct cfs_pending **flight; /* by digest: being written */
+
+	/* doubt.c */
+	pthread_mutex_t doubt_lock;
+	struct cfs_memtree *doubted; /* guarded by doubt_lock */
+	atomic_size_t n_doubted;     /* relaxed: saves look-ups only */
+	/* Bytes that a failed sync took with it, and no commit has said so. */
+	atomic_bool lost;
 
 	_Atomic uint64_t ingested_bytes, dedup_bytes, appended_bytes;
 	_Atomic uint64_t cache_hits, cache_misses;
@@ -261,7 +269,7 @@ struct cfs_object_value cfs_object_value_of(struct cfs_place place,
 bool cfs_object_value_eq(const struct cfs_object_value *a,
 			 const struct cfs_object_value *b);
 /* It is there, checked at its record's head: 0, -ENOENT, -EIO.  gc under way
- * keeps it from now on. */
+ * keeps it from now on.  One that was found damaged is not there. */
 int cfs_object_claim(struct cfs_store *store, bool is_map,
 		     const struct cfs_digest *digest);
 /* The stored bytes as they are in the pack, hash and digest of the record's
@@ -278,6 +286,17 @@ int cfs_object_chunk_head(struct cfs_store *store,
 			  const struct cfs_digest *digest,
 			  struct cfs_object_value *where_out,
 			  struct cfs_chunk_head **head_out);
+
+/* ---- doubt.c: objects found damaged ---- */
+
+void cfs_doubt_add(struct cfs_store *store, bool is_map,
+		   const struct cfs_digest *digest);
+bool cfs_doubt_has(struct cfs_store *store, bool is_map,
+		   const struct cfs_digest *digest);
+/* It was stored anew. */
+void cfs_doubt_drop(struct cfs_store *store, bool is_map,
+		    const struct cfs_digest *digest);
+void cfs_doubt_fini(struct cfs_store *store);
 
 /* ---- for gc ---- */
 

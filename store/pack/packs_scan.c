@@ -291,7 +291,11 @@ static int first_link(const struct cfs_packs *packs, struct cfs_position from,
 	for (size_t i = 0; i < packs->n_chain; i++)
 		if (packs->chain[i].number == from.pack) {
 			*link_out = i;
-			return 0;
+			if (from.off <= packs->chain[i].end)
+				return 0;
+			return cfs_fail(err, -EBADMSG,
+					"pack %08x ends before %u", from.pack,
+					from.off);
 		}
 	return no_chain(packs, packs->lacking ? packs->lacking : from.pack,
 			err);

@@ -8,6 +8,7 @@
 
 #include "store/core/store_internal.h"
 #include "store/util/endian.h"
+#include "store/util/log.h"
 #include "tests/unit/core_bed.h"
 
 #define KEYS   10
@@ -387,12 +388,15 @@ START_TEST(a_full_disk)
 {
 	struct cfs_digest d;
 	struct bed b, after;
+	/* others hold room all the while: it must not be spent twice */
+	const uint64_t held = _i ? 200000 : 0;
 	uint64_t n = 0;
 	int r;
 
 	bed_open(&b, NULL, NULL);
 	cfs_engine_mem_limit(b.engine, 4u << 20);
 	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_reserve(b.store, held, false), 0);
 	for (;;) {
 		r = cfs_store_reserve(b.store, 100000, false);
 		if (r < 0)
@@ -406,6 +410,7 @@ START_TEST(a_full_disk)
 	}
 	ck_assert_int_eq(r, -ENOSPC);
 	ck_assert_uint_gt(n, 20);
+	cfs_store_unreserve(b.store, held);
 	ck_assert_int_eq(cfs_store_commit(b.store), 0);
 	del(&b, "a");
 	ck_assert_int_eq(cfs_store_reserve(b.store, 1000, true), 0);
@@ -432,6 +437,14 @@ static void reopen_with(struct bed *b, const struct history *h,
 	ck_assert_int_eq(cfs_store_close(after.store), 0);
 }
 
+static char told[500];
+
+static void hear(enum cfs_log_level level, const char *line)
+{
+	(void)level;
+	(void)snprintf(told, sizeof(told), "%s", line);
+}
+
 START_TEST(index_anyhow)
 {
 	struct cfs_batch batch = CFS_BATCH_INIT;
@@ -455,7 +468,11 @@ START_TEST(index_anyhow)
 	cfs_key_setting(&key, "key0");
 	cfs_batch_put(&batch, cfs_key_slice(&key), (struct cfs_slice){"?", 1});
 	ck_assert_int_eq(index->ops->commit(index, &batch), 0);
+	told[0] = '\0';
+	cfs_log_set_sink(hear, CFS_LOG_ERR);
 	reopen_with(&b, &h, index, "ahead");
+	cfs_log_set_sink(NULL, CFS_LOG_ERR);
+	ck_assert_msg(strstr(told, "is not there"), "%s", told);
 	/* the same number, but of another store's history */
 	cfs_batch_fini(&batch);
 	batch = (struct cfs_batch)CFS_BATCH_INIT;
@@ -659,6 +676,128 @@ START_TEST(damage_is_no_crash)
 }
 END_TEST
 
+/* ---- every byte ---- */
+
+struct small {
+	struct cfs_digest chunks[2], map;
+	struct cfs_index *index;
+	struct cfs_engine *disk;
+};
+static const size_t small_len[2] = {700, 2500};
+
+/* Two packs, three groups, two chunks and a map; closed. */
+static void small_make(struct small *s)
+{
+	struct cfs_content_map map = {.size = 700, .count = 1};
+	struct cfs_extent e = {.len = 700, .chunk_len = 700};
+	struct bed b;
+
+	bed_open(&b, NULL, NULL);
+	bed_store_chunk(&b, 2, small_len[0], &s->chunks[0]);
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_packs_roll(b.store->packs), 0);
+	bed_store_chunk(&b, 3, small_len[1], &s->chunks[1]);
+	e.digest = s->chunks[0];
+	map.extents = &e;
+	ck_assert_int_eq(cfs_store_put_map(b.store, &map, &s->map), 0);
+	bed_set(&b, "a", "2");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	bed_set(&b, "a", "3");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	s->index = bed_index_copy(b.index);
+	s->disk = bed_disk(&b);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+
+static struct cfs_engine *small_copy(const struct small *s)
+{
+	struct cfs_engine *e = cfs_engine_mem_after_power_cut(
+		s->disk, cfs_engine_mem_events(s->disk), 0);
+
+	ck_assert_ptr_nonnull(e);
+	return e;
+}
+
+static void check_error(int r, const char *what)
+{
+	ck_assert_msg(r == 0 || r == -EBADMSG || r == -EIO || r == -ENOENT,
+		      "%s: %d", what, r);
+}
+
+/* Right bytes, or an error; takes @engine.  1 if it was refused. */
+static unsigned small_check(const struct small *s, struct cfs_engine *engine,
+			    bool index, bool older, const char *what)
+{
+	struct cfs_content_map map = {0};
+	struct cfs_error err = {""};
+	struct bed b;
+	int r = bed_try_open(&b, engine,
+			     index ? bed_index_copy(s->index) : NULL, &err);
+
+	if (r < 0) {
+		ck_assert_msg(r == -EBADMSG || r == -EPROTONOSUPPORT,
+			      "%s: %d %s", what, r, err.text);
+		ck_assert_msg(strstr(err.text, "pack"), "%s: %s", what,
+			      err.text);
+		return 1;
+	}
+	if (!older)
+		ck_assert_msg(!strcmp(bed_get(&b, "a"), "3"), "%s: %s", what,
+			      bed_get(&b, "a"));
+	for (unsigned i = 0; i < 2; i++)
+		check_error(
+			bed_check_chunk(&b, 2 + i, small_len[i], &s->chunks[i]),
+			what);
+	r = cfs_store_get_map(b.store, &s->map, &map);
+	check_error(r, what);
+	if (r == 0)
+		ck_assert_int_eq(
+			cfs_digest_cmp(&map.extents[0].digest, &s->chunks[0]),
+			0);
+	cfs_content_map_fini(&map);
+	(void)cfs_store_close(b.store);
+	return 0;
+}
+
+/* With the index, and without.  What is cut where a record ends looks like a
+ * crash, so it may be an older state then. */
+START_TEST(every_byte_flipped_or_cut)
+{
+	const bool index = _i & 1, cut = _i & 2;
+	unsigned refused = 0, tried = 0;
+	struct small s;
+
+	small_make(&s);
+	for (uint32_t n = 1; n <= 2; n++) {
+		const struct cfs_pack_id id = {0, n};
+		size_t len;
+
+		ck_assert_ptr_nonnull(cfs_engine_mem_bytes(s.disk, id, &len));
+		for (size_t at = 0; at < len; at += BED_STEP) {
+			struct cfs_engine *e = small_copy(&s);
+			char what[64];
+
+			if (cut)
+				cfs_engine_mem_cut(e, id, at);
+			else
+				cfs_engine_mem_bytes(e, id, &len)[at] ^=
+					(uint8_t)(1u << at % 8);
+			(void)snprintf(what, sizeof(what), "pack %u %s at %zu",
+				       n, cut ? "cut" : "flipped", at);
+			refused +=
+				small_check(&s, e, index, cut && n == 2, what);
+			tried++;
+		}
+	}
+	ck_assert_uint_gt(tried, 2500 / BED_STEP);
+	/* the index knows where all is */
+	ck_assert(refused || (index && cut));
+	cfs_index_close(s.index);
+	cfs_engine_close(s.disk);
+}
+END_TEST
+
 /* A GROUP record of a number that is there already replaces it. */
 START_TEST(a_group_written_twice)
 {
@@ -762,6 +901,38 @@ START_TEST(closing_after_a_failed_sync)
 }
 END_TEST
 
+/* A write-back error may take pages with it: a commit must not say that all is
+ * well when bytes that were taken are nowhere. */
+START_TEST(lost_bytes_are_told)
+{
+	struct cfs_chunk_facts f;
+	struct cfs_digest d;
+	struct bed b;
+	uint8_t *bytes;
+	size_t n;
+
+	bed_open(&b, NULL, NULL);
+	bed_store_chunk(&b, 4, 20000, &d);
+	ck_assert_int_eq(cfs_store_chunk_facts(b.store, &d, &f), 0);
+	cfs_engine_mem_fail(b.engine, CFS_ENGINE_SYNC, 1, -EIO);
+	/* the sync thread's: nobody hears of it */
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_group_commit(b.store, 0), -EIO);
+	bytes = cfs_engine_mem_bytes(b.engine,
+				     (struct cfs_pack_id){0, f.place.pack}, &n);
+	ck_assert_ptr_nonnull(bytes);
+	memset(bytes + f.place.off, 0, f.place.stored_len);
+	ck_assert_int_eq(cfs_group_commit(b.store, 0), 0);
+	ck_assert_int_eq(cfs_store_commit(b.store), -EIO);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	/* and nothing is taken for a copy of them */
+	ck_assert_int_eq(bed_check_chunk(&b, 4, 20000, &d), -ENOENT);
+	bed_store_chunk(&b, 4, 20000, &d);
+	ck_assert_int_eq(bed_check_chunk(&b, 4, 20000, &d), 0);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("recovery");
@@ -771,14 +942,16 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, power_cuts_on_power_cuts, 0, 6);
 	tcase_add_loop_test(t, every_call_fails_once, 0, 5);
 	tcase_add_test(t, a_failed_commit_says_so);
-	tcase_add_test(t, a_full_disk);
+	tcase_add_loop_test(t, a_full_disk, 0, 2);
 	tcase_add_test(t, index_anyhow);
 	tcase_add_test(t, an_index_without_room);
 	tcase_add_test(t, dedup_looks_at_the_record);
 	tcase_add_loop_test(t, damage_is_no_crash, 0, 3);
+	tcase_add_loop_test(t, every_byte_flipped_or_cut, 0, 4);
 	tcase_add_test(t, a_group_written_twice);
 	tcase_add_test(t, an_index_that_stopped_at_a_snapshot);
 	tcase_add_test(t, closing_after_a_failed_sync);
+	tcase_add_test(t, lost_bytes_are_told);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "store/core/store_internal.h"
 #include "store/map/dtype.h"
 #include "tests/unit/core_bed.h"
 
@@ -116,7 +117,7 @@ START_TEST(two_opens_are_refused)
 {
 	struct cfs_store *one = NULL, *two = NULL;
 	struct cfs_error err = {""};
-	char pid[64];
+	char pid[64], path[128];
 
 	ck_assert_int_eq(cfs_store_init(store_dir, NULL, &err), 0);
 	ck_assert_int_eq(cfs_store_open(store_dir, &bed_options, &one, &err),
@@ -131,6 +132,11 @@ START_TEST(two_opens_are_refused)
 			 -EBUSY);
 	ck_assert_msg(strstr(err.text, "(mounted at /mnt/here)"), "%s",
 		      err.text);
+	/* deleting the file does not let a second one in */
+	(void)snprintf(path, sizeof(path), "%s/lock", store_dir);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(cfs_store_open(store_dir, &bed_options, &two, &err),
+			 -EBUSY);
 	ck_assert_int_eq(cfs_store_close(one), 0);
 	ck_assert_int_eq(cfs_store_open(store_dir, &bed_options, &two, &err),
 			 0);
@@ -381,6 +387,68 @@ START_TEST(damage_is_never_served)
 	/* bytes that nothing is decided by: not those of the frames */
 	ck_assert_uint_lt(served, 80);
 	free(want);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
+/* What was found damaged is stored anew when the same bytes come again. */
+START_TEST(saving_again_heals)
+{
+	const size_t len = 300000;
+	struct cfs_scrub_result found;
+	struct cfs_chunk_facts f, now;
+	struct cfs_content_map map = {.size = 7000, .count = 1}, out = {0};
+	struct cfs_extent e = {.len = 7000, .chunk_len = 7000};
+	struct cfs_object_value v;
+	struct cfs_error err = {""};
+	struct cfs_digest d, m, again;
+	struct bed b, after;
+	uint8_t *bytes;
+	size_t n;
+
+	bed_open(&b, NULL, NULL);
+	bed_store_chunk(&b, 4, len, &d);
+	map.extents = &e;
+	ck_assert_int_eq(cfs_store_put_map(b.store, &map, &m), 0);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_store_chunk_facts(b.store, &d, &f), 0);
+	bytes = cfs_engine_mem_bytes(b.engine,
+				     (struct cfs_pack_id){0, f.place.pack}, &n);
+	ck_assert_ptr_nonnull(bytes);
+	bytes[f.place.off + f.place.stored_len - 1] ^= 1;
+	ck_assert_int_eq(cfs_object_locate(b.store, true, &m, &v), 0);
+	bytes = cfs_engine_mem_bytes(b.engine, (struct cfs_pack_id){0, v.pack},
+				     &n);
+	bytes[v.off + 20] ^= 1;
+	if (_i) {
+		ck_assert_int_eq(cfs_store_scrub(b.store, NULL, &found, &err),
+				 0);
+		ck_assert_uint_eq(found.damaged, 2);
+	} else {
+		ck_assert_int_eq(bed_check_chunk(&b, 4, len, &d), -EBADMSG);
+		ck_assert_int_eq(cfs_store_get_map(b.store, &m, &out),
+				 -EBADMSG);
+	}
+	bed_store_chunk(&b, 4, len, &again);
+	ck_assert_int_eq(cfs_digest_cmp(&d, &again), 0);
+	ck_assert_int_eq(bed_check_chunk(&b, 4, len, &d), 0);
+	ck_assert_int_eq(cfs_store_put_map(b.store, &map, &again), 0);
+	ck_assert_int_eq(cfs_store_get_map(b.store, &m, &out), 0);
+	cfs_content_map_fini(&out);
+	ck_assert_int_eq(cfs_store_chunk_facts(b.store, &d, &f), 0);
+	/* once is enough */
+	bed_store_chunk(&b, 4, len, &again);
+	ck_assert_int_eq(cfs_store_chunk_facts(b.store, &d, &now), 0);
+	ck_assert_uint_eq(now.place.off, f.place.off);
+	ck_assert_int_eq(cfs_store_scrub(b.store, NULL, &found, &err), 0);
+	ck_assert_uint_eq(found.damaged, 0);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	/* the younger record counts without the index, too */
+	bed_open(&after, bed_disk(&b), NULL);
+	ck_assert_int_eq(bed_check_chunk(&after, 4, len, &d), 0);
+	ck_assert_int_eq(cfs_store_chunk_facts(after.store, &d, &now), 0);
+	ck_assert_uint_eq(now.place.off, f.place.off);
+	ck_assert_int_eq(cfs_store_close(after.store), 0);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
 }
 END_TEST
@@ -668,6 +736,7 @@ static Suite *suite(void)
 	tcase_add_test(mem, absent_objects);
 	tcase_add_test(mem, maps_are_kept_once);
 	tcase_add_test(mem, damage_is_never_served);
+	tcase_add_loop_test(mem, saving_again_heals, 0, 2);
 	tcase_add_test(mem, equal_chunks_are_written_once);
 	tcase_add_test(mem, pending_bytes_can_be_read);
 	tcase_add_test(mem, derived_chunks);
