@@ -26,6 +26,7 @@
 #include "store/index/tree.h"
 #include "store/util/error.h"
 #include "store/util/log.h"
+#include "store/util/owner.h"
 
 #define FLUSH_BYTES   (16u << 20) /* of the tree, all told */
 #define FLUSH_MIN     (1u << 20)  /* worth a flush when FLUSH_SECONDS old */
@@ -376,8 +377,12 @@ static void rocks_close(struct cfs_index *index)
 {
 	struct rocks *rocks = rocks_of(index);
 
+	_cleanup_(cfs_freep) char *path = strdup(rocks->path);
+
 	(void)flush(rocks); /* else the log makes up for it */
 	rocks_free(rocks);
+	if (path)
+		cfs_owner_give_dir(path);
 }
 
 static void set_table_options(rocksdb_options_t *o)
@@ -481,6 +486,7 @@ static int open_db(struct rocks *rocks, struct cfs_error *err)
 		rocksdb_free(text);
 		return r;
 	}
+	cfs_owner_give_dir(rocks->path);
 	r = verify(rocks);
 	return r < 0 ? cfs_fail(err, r, "index %s is damaged", rocks->path) : 0;
 }

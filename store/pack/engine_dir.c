@@ -12,6 +12,7 @@
 #include "store/pack/fdcache.h"
 #include "store/util/error.h"
 #include "store/util/log.h"
+#include "store/util/owner.h"
 
 #define OPEN_MAX_PACKS 256u
 /* Written at a time ahead of a sync. */
@@ -45,15 +46,18 @@ static int open_pack(void *arg, struct cfs_pack_id id)
 /* Makes a directory and its name durable, and opens it. */
 static int subdir(int dirfd, const char *name)
 {
+	bool made = mkdirat(dirfd, name, 0700) == 0;
 	int fd;
 
-	if (mkdirat(dirfd, name, 0700) == 0) {
+	if (made) {
 		if (fsync(dirfd) < 0)
 			return -errno;
 	} else if (errno != EEXIST) {
 		return -errno;
 	}
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && made)
+		cfs_owner_give(fd, dirfd);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -100,6 +104,7 @@ static int dir_create(struct cfs_engine *engine, struct cfs_pack_id id,
 		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
+	cfs_owner_give(fd, d->packs_fd);
 	r = set_room(d, fd, room);
 	if (r == 0)
 		r = cfs_fdcache_add(d->files, id, cfs_steal_fd(&fd), room);

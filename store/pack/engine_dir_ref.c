@@ -9,6 +9,7 @@
 #include "store/pack/fault.h"
 #include "store/util/buf.h"
 #include "store/util/log.h"
+#include "store/util/owner.h"
 
 #define REF_MAX 4096u
 
@@ -88,6 +89,7 @@ static int replace(const struct cfs_engine_dir *d, const char *name,
 		    0600);
 	if (fd < 0)
 		return -errno;
+	cfs_owner_give(fd, d->refs_fd);
 	r = ref_write(fd, value);
 	if (r == 0 && renameat(d->refs_fd, tmp, d->refs_fd, name) < 0)
 		r = -errno;

@@ -821,6 +821,40 @@ def test_only_the_owner():
             assert os.stat(f"{p.mnt}/run/{STEP}").st_uid == 65534
 
 
+def test_root_leaves_it_the_owners():
+    """What root does to somebody's store must not lock that one out."""
+    if os.geteuid() != 0:
+        return print("    (needs root)")
+    with Place() as p:
+        os.chmod(p.top, 0o755)
+        for path, dirs, files in os.walk(p.store):
+            for name in [""] + dirs + files:
+                os.chown(os.path.join(path, name), 65534, 65534)
+        for args in (["import", p.store, p.run],
+                     ["fsck", "--rebuild-index", p.store],
+                     ["gc", p.store], ["import", f"{p.store}/b", p.run],
+                     ["stats", p.store]):
+            run(*args)
+            for path, dirs, files in os.walk(p.store):
+                for name in [""] + dirs + files:
+                    st = os.lstat(os.path.join(path, name))
+                    assert (st.st_uid, st.st_gid) == (65534, 65534), \
+                        (args, path, name)
+            done = subprocess.run(
+                [CKPTFS, "gc", p.store], text=True, capture_output=True,
+                user=65534, group=65534, extra_groups=[],
+                env={**os.environ, "HOME": p.top})
+            assert done.returncode == 0, done
+        if has_fuse():
+            with p.mounted() as m:
+                put(f"{m}/file", "x" * 100000)
+        done = subprocess.run(
+            [CKPTFS, "scrub", p.store], text=True, capture_output=True,
+            user=65534, group=65534, extra_groups=[],
+            env={**os.environ, "HOME": p.top})
+        assert done.returncode == 0, done
+
+
 def seed():
     value = int(os.environ.get("SEED") or random.randrange(1 << 32))
     print(f"    seed {value}")
