@@ -585,6 +585,131 @@ START_TEST(derived_without_parts)
 }
 END_TEST
 
+/* Weights that are derived, dropped, saved again and read while collections
+ * run, of each with and without a file that has the masters. */
+#define PAIRS	 12
+#define OF_PAIR	 3000 /* elements */
+#define TROUBLES 40   /* collections */
+
+struct trouble {
+	struct bed *b;
+	atomic_bool over;
+	struct cfs_digest masters[PAIRS], weights[PAIRS];
+	uint8_t *raw[PAIRS], *bytes[PAIRS];
+	atomic_uint derived, again;
+};
+
+/* As store/ns does it: the reference is there before a group can be cut. */
+static void save_pair(struct trouble *t, unsigned i, bool master)
+{
+	const size_t len = (master ? 4 : 2) * OF_PAIR;
+	struct cfs_digest *digest = master ? &t->masters[i] : &t->weights[i];
+	struct cfs_extent e = {.len = len, .chunk_len = (uint32_t)len};
+	const uint64_t ino = 100 + 2 * (uint64_t)i + master;
+
+	cfs_store_enter(t->b->store);
+	store_bytes(t->b, master ? t->raw[i] : t->bytes[i], len, master ? 4 : 2,
+		    digest);
+	e.digest = *digest;
+	put_inode(t->b, ino, len, NULL);
+	put_extent(t->b, ino, &e);
+	cfs_store_leave(t->b->store);
+}
+
+static void *derive_all(void *arg)
+{
+	struct trouble *t = arg;
+
+	for (unsigned i = 0; !t->over; i = (i + 1) % PAIRS) {
+		const struct cfs_chunk_part part = {t->masters[i], 0,
+						    4 * OF_PAIR};
+		int r = cfs_store_derive(t->b->store, &t->weights[i], CFS_F32,
+					 CFS_BF16, &part, 1);
+
+		ck_assert_msg(r == 0 || r == -ENOENT, "%d", r);
+		t->derived += r == 0;
+	}
+	return NULL;
+}
+
+static void *drop_and_save(void *arg)
+{
+	struct trouble *t = arg;
+
+	for (unsigned i = 0; !t->over; i = (i + 5) % PAIRS) {
+		const bool master = t->again % 3 == 0;
+
+		unrefer(t->b, 100 + 2 * (uint64_t)i + master);
+		sched_yield();
+		save_pair(t, i, master);
+		t->again++;
+	}
+	return NULL;
+}
+
+static void check_pairs(struct trouble *t)
+{
+	uint8_t is[4 * OF_PAIR];
+
+	for (unsigned i = 0; i < PAIRS; i++) {
+		ck_assert_int_eq(cfs_store_read_chunk(t->b->store,
+						      &t->weights[i], 0, is,
+						      2 * OF_PAIR),
+				 0);
+		ck_assert_mem_eq(is, t->bytes[i], 2 * OF_PAIR);
+		ck_assert_int_eq(cfs_store_read_chunk(t->b->store,
+						      &t->masters[i], 0, is,
+						      4 * OF_PAIR),
+				 0);
+		ck_assert_mem_eq(is, t->raw[i], 4 * OF_PAIR);
+	}
+}
+
+START_TEST(deriving_against_gc)
+{
+	const struct cfs_gc_options eager = {.min_dead_percent = 1};
+	struct trouble t = {0};
+	pthread_t threads[2];
+	struct cfs_engine *disk;
+	struct bed b;
+
+	bed_open(&b, NULL, NULL);
+	t.b = &b;
+	for (unsigned i = 0; i < PAIRS; i++) {
+		t.raw[i] = bed_bytes(2 * (uint64_t)i + 2, 4 * OF_PAIR);
+		for (size_t k = 0; k < OF_PAIR; k++)
+			t.raw[i][4 * k + 3] &= 0x3f;
+		t.bytes[i] = malloc(2 * OF_PAIR);
+		ck_assert_ptr_nonnull(t.bytes[i]);
+		cfs_dtype_cast(CFS_F32, t.raw[i], CFS_BF16, t.bytes[i],
+			       OF_PAIR);
+		save_pair(&t, i, true);
+		save_pair(&t, i, false);
+	}
+	ck_assert_int_eq(pthread_create(&threads[0], NULL, derive_all, &t), 0);
+	ck_assert_int_eq(pthread_create(&threads[1], NULL, drop_and_save, &t),
+			 0);
+	for (int i = 0; i < TROUBLES || !t.derived || t.again < TROUBLES; i++)
+		gc(&b, &eager, NULL);
+	t.over = true;
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	check_pairs(&t);
+	gc(&b, &eager, NULL);
+	check_pairs(&t);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	disk = bed_disk(&b);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+	bed_open(&b, disk, NULL);
+	check_pairs(&t);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+	for (unsigned i = 0; i < PAIRS; i++) {
+		free(t.raw[i]);
+		free(t.bytes[i]);
+	}
+}
+END_TEST
+
 /* ---- a full disk ---- */
 
 START_TEST(a_full_disk)
@@ -798,6 +923,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, power_cut_at_every_event);
 	tcase_add_test(tc, parts_stay);
 	tcase_add_test(tc, derived_without_parts);
+	tcase_add_test(tc, deriving_against_gc);
 	tcase_add_test(tc, a_full_disk);
 	tcase_add_test(tc, memory_only);
 	tcase_add_test(tc, stopped_early);
