@@ -46,8 +46,8 @@ static int add(struct flat *f, const struct cfs_torch_tensor *t, uint64_t part)
 static bool is_flat(const struct cfs_node *node, struct cfs_torch_tensor *out)
 {
 	return !cfs_torch_tensor_get(node, out) && out->ndim == 1 &&
-	       out->storage && out->storage->numel > 1 && !out->storage_offset &&
-	       out->contiguous;
+	       out->storage && out->storage->numel > 1 &&
+	       !out->storage_offset && out->contiguous;
 }
 
 /*

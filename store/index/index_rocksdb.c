@@ -143,7 +143,8 @@ static int rocks_get(struct cfs_index *index, struct cfs_slice key,
 		     struct cfs_buf *val_out)
 {
 	struct rocks *rocks = rocks_of(index);
-	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = snapshot(rocks);
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root =
+		snapshot(rocks);
 	const struct cfs_memtree_item *item = cfs_memtree_get(root, key);
 	struct cfs_slice val;
 
@@ -235,8 +236,8 @@ static int rocks_iter_new(struct cfs_index *index, struct cfs_slice prefix,
 	(void)pthread_rwlock_rdlock(&rocks->lock);
 	under = db_iter_new(rocks, rocks->read, prefix, from);
 	if (under) {
-		struct cfs_memtree *const roots[CFS_MERGE_TREES] = {rocks->pending,
-								 NULL};
+		struct cfs_memtree *const roots[CFS_MERGE_TREES] = {
+			rocks->pending, NULL};
 
 		r = cfs_merge_new(roots, under, prefix, from, out);
 	}
@@ -281,7 +282,8 @@ static int db_flush(struct rocks *rocks, const struct cfs_memtree *root)
 /* Everything pending into RocksDB and onto the disk; the committer only. */
 static int flush(struct rocks *rocks)
 {
-	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root = snapshot(rocks);
+	_cleanup_(cfs_memtree_unrefp) struct cfs_memtree *root =
+		snapshot(rocks);
 	struct cfs_memtree *old;
 	int r = root ? db_flush(rocks, root) : 0;
 
