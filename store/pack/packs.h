@@ -174,8 +174,9 @@ typedef void cfs_appended_fn(void *arg, const struct cfs_record *record,
 void cfs_packs_on_appended(struct cfs_packs *packs, cfs_appended_fn *fn,
 			   void *arg);
 /*
- * Told of each record that had to be written again: it lies at @to now.  @to
- * with pack number 0: the bytes could not be read back and are lost.  Called
+ * Told of each record that had to be written again: it lies at @to now, which
+ * is another copy where its bytes could not be read back, of pack number 0
+ * when they are lost.  Called
  * from sync and from append of a BATCH or GROUP, in that thread.
  */
 typedef void cfs_moved_fn(void *arg, const struct cfs_record *record,

@@ -27,6 +27,55 @@ static int payload_read(struct cfs_packs *packs, struct cfs_record *record,
 	return 0;
 }
 
+/* ---- another copy of what was lost: gc was copying it, or it was healed ----
+ */
+
+struct other {
+	struct cfs_packs *packs;
+	const struct cfs_record *record;
+	struct cfs_position before; /* durable up to there */
+	struct cfs_place place;
+};
+
+static int is_other(void *arg, const struct cfs_record *record,
+		    struct cfs_place place, struct cfs_position at)
+{
+	struct other *o = arg;
+
+	if (record->type != o->record->type ||
+	    cfs_digest_cmp(&record->digest, &o->record->digest) != 0 ||
+	    (at.pack == o->before.pack && at.off >= o->before.off) ||
+	    cfs_packs_verify(o->packs, record, place) < 0)
+		return 0;
+	o->place = place;
+	return 1;
+}
+
+static int other_in_pack(void *arg, struct cfs_pack_id id, uint64_t size)
+{
+	struct other *o = arg;
+	int r;
+
+	(void)size;
+	if (id.lane != CFS_PACKS_LANE || id.number > o->before.pack)
+		return 0;
+	r = cfs_packs_objects(o->packs, id, is_other, o, NULL);
+	return r > 0; /* one that cannot be read has none */
+}
+
+/* Pack 0: there is none. */
+static struct cfs_place other_copy(struct cfs_packs *packs,
+				   const struct cfs_record *record)
+{
+	struct other o = {.packs = packs, .record = record};
+
+	pthread_mutex_lock(&packs->lock);
+	o.before = packs->good;
+	pthread_mutex_unlock(&packs->lock);
+	(void)packs->engine->ops->list(packs->engine, other_in_pack, &o);
+	return o.place;
+}
+
 static int move_one(struct cfs_packs *packs, const struct cfs_packs_pack *pack,
 		    const struct cfs_packs_entry *e)
 {
@@ -41,14 +90,16 @@ static int move_one(struct cfs_packs *packs, const struct cfs_packs_pack *pack,
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
-		(void)cfs_log_err(r,
-				  "pack %08x: bytes at %u were never "
-				  "written and are lost",
-				  pack->number, e->off);
 		record = (struct cfs_record){.type = e->type,
 					     .digest = e->digest,
 					     .payload_len = e->len,
 					     .raw_len = e->raw_len};
+		to = other_copy(packs, &record);
+		(void)cfs_log_err(r,
+				  "pack %08x: bytes at %u were never "
+				  "written and are %s",
+				  pack->number, e->off,
+				  to.pack.number ? "elsewhere only" : "lost");
 	} else {
 		iov = (struct iovec){data, e->len};
 		r = cfs_packs_append_record(packs, &record, &iov, 1, true, &to,

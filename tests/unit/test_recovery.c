@@ -933,6 +933,45 @@ START_TEST(lost_bytes_are_told)
 }
 END_TEST
 
+/* gc copied it, and a failed sync took the copy: the old one is there. */
+START_TEST(a_lost_copy_is_not_all)
+{
+	struct cfs_object_value from, now;
+	struct cfs_record record;
+	struct cfs_digest d;
+	struct bed b, after;
+	uint8_t *bytes;
+	size_t n;
+
+	bed_open(&b, NULL, NULL);
+	bed_store_chunk(&b, 4, 20000, &d);
+	bed_set(&b, "a", "1");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	if (_i)
+		ck_assert_int_eq(cfs_packs_roll(b.store->packs), 0);
+	ck_assert_int_eq(cfs_object_locate(b.store, false, &d, &from), 0);
+	ck_assert_int_eq(cfs_packs_record(b.store->packs,
+					  cfs_object_place(&from), &record),
+			 0);
+	ck_assert_int_eq(cfs_gc_move(b.store, &record, &from), 1);
+	ck_assert_int_eq(cfs_object_locate(b.store, false, &d, &now), 0);
+	ck_assert(!cfs_object_value_eq(&now, &from));
+	bytes = cfs_engine_mem_bytes(b.engine,
+				     (struct cfs_pack_id){0, now.pack}, &n);
+	memset(bytes + now.off, 0, now.stored_len);
+	cfs_engine_mem_fail(b.engine, CFS_ENGINE_SYNC, 1, -EIO);
+	ck_assert_int_eq(cfs_store_commit(b.store), -EIO);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(bed_check_chunk(&b, 4, 20000, &d), 0);
+	ck_assert_int_eq(cfs_object_locate(b.store, false, &d, &now), 0);
+	ck_assert(cfs_object_value_eq(&now, &from));
+	bed_open(&after, bed_disk(&b), bed_index_copy(b.index));
+	ck_assert_int_eq(bed_check_chunk(&after, 4, 20000, &d), 0);
+	ck_assert_int_eq(cfs_store_close(after.store), 0);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("recovery");
@@ -952,6 +991,7 @@ static Suite *suite(void)
 	tcase_add_test(t, an_index_that_stopped_at_a_snapshot);
 	tcase_add_test(t, closing_after_a_failed_sync);
 	tcase_add_test(t, lost_bytes_are_told);
+	tcase_add_loop_test(t, a_lost_copy_is_not_all, 0, 2);
 	suite_add_tcase(s, t);
 	return s;
 }
