@@ -225,17 +225,19 @@ static int dir_seal(struct cfs_engine *engine, struct cfs_pack_id id,
 		    uint64_t size)
 {
 	struct cfs_engine_dir *d = dir_of(engine);
-	struct cfs_fdcache_file *f;
+	_cleanup_(cfs_closep) int fd = -1;
+	char name[CFS_ENGINE_DIR_NAME];
 	int r;
 
-	r = cfs_fdcache_get(d->files, id, &f);
-	if (r < 0)
-		return r;
+	/* one of an earlier process is not held open for writing */
+	fd = openat(d->packs_fd, cfs_engine_dir_pack(id, name),
+		    O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
 	/* the same size: blocks set aside behind it go back all the same */
 	r = cfs_fault_hit(CFS_ENGINE_SEAL);
-	if (r == 0 && ftruncate(f->fd, (off_t)size) < 0)
+	if (r == 0 && ftruncate(fd, (off_t)size) < 0)
 		r = -errno;
-	cfs_fdcache_put(d->files, f);
 	cfs_fdcache_settle(d->files, id);
 	return r < 0 ? log_pack(r, id, "cannot be sealed") : 0;
 }

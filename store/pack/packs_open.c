@@ -214,6 +214,17 @@ static int number_after(struct cfs_packs *packs, struct cfs_position end,
 	return 0;
 }
 
+/* A killed process leaves its last pack with all the room set aside for it. */
+static void give_room_back(struct cfs_packs *packs, uint32_t number)
+{
+	struct cfs_engine *engine = packs->engine;
+	uint64_t size;
+
+	if (number &&
+	    engine->ops->size(engine, cfs_packs_id(number), &size) == 0)
+		(void)engine->ops->seal(engine, cfs_packs_id(number), size);
+}
+
 int cfs_packs_start(struct cfs_packs *packs, struct cfs_position end,
 		    struct cfs_position snapshot, struct cfs_error *err)
 {
@@ -227,6 +238,7 @@ int cfs_packs_start(struct cfs_packs *packs, struct cfs_position end,
 	if (r < 0)
 		return cfs_fail(err, r, "packs behind %08x cannot be removed",
 				end.pack);
+	give_room_back(packs, end.pack);
 	pthread_mutex_lock(&packs->lock);
 	packs->snapshot = snapshot;
 	packs->tail = end;

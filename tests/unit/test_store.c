@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "store/core/store_internal.h"
@@ -110,6 +111,50 @@ START_TEST(looking_writes_nothing)
 	ck_assert_uint_eq(before.packs, after.packs);
 	ck_assert_uint_eq(before.groups, after.groups);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
+static uint64_t room_of(const char *path)
+{
+	struct stat st;
+
+	ck_assert_int_eq(stat(path, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+/* A killed process leaves room set aside: the next one gives it back. */
+START_TEST(room_of_the_killed)
+{
+	struct cfs_error err = {""};
+	struct bed b = {0};
+	struct cfs_digest d;
+	char path[128];
+	int status;
+	pid_t pid;
+
+	ck_assert_int_eq(cfs_store_init(store_dir, NULL, &err), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		if (cfs_store_open(store_dir, &bed_options, &b.store, &err) < 0)
+			_exit(1);
+		bed_store_chunk(&b, 4, 10000, &d);
+		_exit(cfs_store_commit(b.store) < 0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	(void)snprintf(path, sizeof(path), "%s/packs/0000/00000001.pack",
+		       store_dir);
+	/* else this filesystem sets nothing aside */
+	if (room_of(path) >= bed_options.pack_bytes) {
+		ck_assert_msg(cfs_store_open(store_dir, &bed_options, &b.store,
+					     &err) == 0,
+			      "%s", err.text);
+		bed_store_chunk(&b, 6, 10000, &d);
+		ck_assert_uint_lt(room_of(path), bed_options.pack_bytes / 4);
+		ck_assert_int_eq(bed_check_chunk(&b, 6, 10000, &d), 0);
+		ck_assert_int_eq(cfs_store_close(b.store), 0);
+	}
 }
 END_TEST
 
@@ -727,6 +772,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(disk, make_dir, remove_dir);
 	tcase_add_test(disk, keeps_what_was_stored);
 	tcase_add_test(disk, looking_writes_nothing);
+	tcase_add_test(disk, room_of_the_killed);
 	tcase_add_test(disk, two_opens_are_refused);
 	tcase_add_test(disk, newer_stores_are_refused);
 	tcase_add_test(disk, a_deleted_or_damaged_index_is_rebuilt);
