@@ -4,7 +4,8 @@ set -eu
 here=$(dirname "$0")
 out=${1:?usage: build.sh OUT}
 mkdir -p "$out"
-for name in null_fuse null_meta readbench metabench coherence_fuse; do
+for name in null_fuse null_meta readbench metabench missbench \
+	coherence_fuse; do
 	${CC:-cc} -std=c17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror \
 		"$here/$name.c" -o "$out/$name" \
 		$(pkg-config --cflags --libs fuse3) -lpthread
