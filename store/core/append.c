@@ -228,6 +228,7 @@ void cfs_append_moved(void *arg, const struct cfs_record *record,
 	struct cfs_store *store = arg;
 	bool is_map = record->type == CFS_RECORD_MAP;
 	struct cfs_object_value now, then, next;
+	bool lost = false;
 	int r, noted;
 
 	then = cfs_object_value_of(from, record->raw_len);
@@ -235,15 +236,18 @@ void cfs_append_moved(void *arg, const struct cfs_record *record,
 	pthread_mutex_lock(&store->move_lock);
 	noted = note_move(store, &then, &next);
 	r = cfs_object_locate(store, is_map, &record->digest, &now);
-	if (r == 0 && cfs_object_value_eq(&now, &then))
-		r = to.pack.number
-			    ? put_key(store, is_map, &record->digest, &next)
-			    : del_key(store, is_map, &record->digest);
+	if (r == 0 && cfs_object_value_eq(&now, &then)) {
+		lost = !to.pack.number;
+		r = lost ? del_key(store, is_map, &record->digest)
+			 : put_key(store, is_map, &record->digest, &next);
+	}
 	pthread_mutex_unlock(&store->move_lock);
-	if (!to.pack.number)
-		atomic_store_explicit(&store->lost, true, memory_order_relaxed);
 	if (r == 0 || r == -ENOENT)
 		r = noted;
+	/* Where nobody has put the key yet, whoever appended it hears of it and
+	 * still has the bytes. */
+	if (lost || r < 0)
+		atomic_store_explicit(&store->lost, true, memory_order_relaxed);
 	if (r < 0) {
 		char hex[CFS_DIGEST_HEX];
 

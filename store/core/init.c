@@ -66,12 +66,19 @@ int cfs_store_init(const char *path,
 		   const struct cfs_store_init_options *options,
 		   struct cfs_error *err)
 {
-	_cleanup_(cfs_closep) int fd = -1;
+	_cleanup_(cfs_closep) int fd = -1, up = -1;
 	int r = make_directories(path, &fd, err);
 
 	if (r < 0)
 		return r;
-	return cfs_config_write(fd, options, err);
+	r = cfs_config_write(fd, options, err);
+	if (r < 0)
+		return r;
+	/* its name, too; not every place can be synced by everybody */
+	up = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (up >= 0)
+		(void)fsync(up);
+	return 0;
 }
 
 int cfs_store_probe(const char *path)

@@ -190,14 +190,20 @@ static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 	return r < 0 ? log_pack(r, id, "cannot be written") : 0;
 }
 
-static int sync_lane(const struct cfs_engine_dir *d, struct cfs_pack_id id)
+static int sync_lane(struct cfs_engine_dir *d, struct cfs_pack_id id)
 {
 	_cleanup_(cfs_closep) int fd = -1;
 	char name[CFS_ENGINE_DIR_NAME];
 
 	fd = openat(d->packs_fd, cfs_engine_dir_lane(id, name),
 		    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+	if (fd < 0 || fsync(fd) < 0)
+		return -errno;
+	/* whoever made the directory may have been killed right then */
+	if (!d->lane_named && fsync(d->packs_fd) < 0)
+		return -errno;
+	d->lane_named = true;
+	return 0;
 }
 
 static int dir_sync(struct cfs_engine *engine, struct cfs_pack_id id)

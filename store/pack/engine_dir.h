@@ -12,6 +12,7 @@ struct cfs_engine_dir {
 	struct cfs_engine base;
 	int dirfd; /* of the store; borrowed */
 	int packs_fd, refs_fd;
+	bool lane_named; /* the lane's own name is durable; who syncs looks */
 	struct cfs_fdcache *files;
 	pthread_mutex_t ref_lock; /* one replacement at a time */
 };
