@@ -16,7 +16,8 @@ struct cfs_fsck_inode { /* from its record, and what was found of it */
 struct cfs_fsck_object { /* what is needed of a `c` or `m` key */
 	uint64_t prefix; /* first 8 bytes of the digest */
 	uint32_t raw_len;
-	bool seen; /* a map that was looked into */
+	bool derived; /* or of a length that could be */
+	bool seen;    /* a map, or such a chunk, that was looked into */
 };
 struct cfs_fsck_objects { /* ascending, as its keys are */
 	struct cfs_fsck_object *v;

@@ -15,7 +15,7 @@ static uint64_t prefix_of(const struct cfs_digest *digest)
 }
 
 static int add(struct cfs_fsck_objects *objects,
-	       const struct cfs_digest *digest, uint32_t raw_len)
+	       const struct cfs_digest *digest, uint32_t raw_len, bool derived)
 {
 	if (objects->n == objects->cap) {
 		size_t cap = CFS_MAX(objects->cap * 2, (size_t)1024);
@@ -26,8 +26,10 @@ static int add(struct cfs_fsck_objects *objects,
 		objects->v = v;
 		objects->cap = cap;
 	}
-	objects->v[objects->n++] = (struct cfs_fsck_object){
-		.prefix = prefix_of(digest), .raw_len = raw_len};
+	objects->v[objects->n++] =
+		(struct cfs_fsck_object){.prefix = prefix_of(digest),
+					 .raw_len = raw_len,
+					 .derived = derived};
 	return 0;
 }
 
@@ -83,7 +85,8 @@ static int load(struct cfs_fsck *f, char class,
 					 class == 'm' ? "map" : "chunk");
 			continue;
 		}
-		r = add(objects, &digest, v.raw_len);
+		r = add(objects, &digest, v.raw_len,
+			class == 'c' && cfs_object_may_be_derived(&v));
 		if (r < 0)
 			return r;
 	}
@@ -105,10 +108,41 @@ void cfs_fsck_objects_fini(struct cfs_fsck *f)
 	free(f->maps.v);
 }
 
+/* A derived chunk is there if its parts are, too. */
+static void check_parts(struct cfs_fsck *f, const struct cfs_digest *digest)
+{
+	_cleanup_(cfs_freep) struct cfs_chunk_head *head = NULL;
+	struct cfs_object_value where;
+	char hex[CFS_DIGEST_HEX], part[CFS_DIGEST_HEX];
+	uint32_t raw_len;
+	int r = cfs_object_chunk_head(f->store, digest, &where, &head);
+
+	if (r == -ENOENT &&
+	    cfs_object_locate(f->store, false, digest, &where) == -ENOENT)
+		return; /* gc took it away meanwhile */
+	if (r < 0) {
+		cfs_fsck_problem(f, "chunk %s cannot be read",
+				 cfs_digest_hex(digest, hex));
+		return;
+	}
+	for (uint32_t i = 0; i < head->n_parts; i++) {
+		const struct cfs_digest *d = &head->parts[i].digest;
+
+		if (!find(&f->chunks, d) &&
+		    find_late(f, false, d, &raw_len) <= 0)
+			cfs_fsck_problem(
+				f,
+				"chunk %s is derived from chunk %s, which is "
+				"missing",
+				cfs_digest_hex(digest, hex),
+				cfs_digest_hex(d, part));
+	}
+}
+
 void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 		     const struct cfs_extent *e)
 {
-	const struct cfs_fsck_object *o = find(&f->chunks, &e->digest);
+	struct cfs_fsck_object *o = find(&f->chunks, &e->digest);
 	uint32_t raw_len = o ? o->raw_len : 0;
 	char hex[CFS_DIGEST_HEX];
 	int r = o ? 1 : find_late(f, false, &e->digest, &raw_len);
@@ -127,6 +161,10 @@ void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 			"instead of %u",
 			(unsigned long long)ino, (unsigned long long)e->off,
 			cfs_digest_hex(&e->digest, hex), raw_len, e->chunk_len);
+	if (o && o->derived && !o->seen) {
+		o->seen = true;
+		check_parts(f, &e->digest);
+	}
 }
 
 /* A map that nothing has shown yet: 1 and its content, 0: nothing to be looked

@@ -7,6 +7,7 @@
 
 #include "store/index/keys.h"
 #include "store/util/endian.h"
+#include "store/map/dtype.h"
 #include "tests/unit/core_bed.h"
 
 static struct bed bed;
@@ -273,6 +274,59 @@ START_TEST(test_late)
 	ck_assert_uint_eq(result.extents, 5);
 	ck_assert_uint_eq(result.chunks, 2); /* the index has it not */
 	cfs_store_set_participant(bed.store, NULL);
+}
+END_TEST
+
+/* ---- derived chunks ---- */
+
+#define PART 40000 /* elements */
+
+/* Weights in a file, their masters in none. */
+static void put_derived(struct cfs_digest *master, struct cfs_digest *weights)
+{
+	struct cfs_chunk_part part = {.len = 4 * PART};
+	struct cfs_extent e = {
+		(uint64_t)5 * CHUNK, 2 * PART, {{0}}, 0, 2 * PART};
+	uint8_t *raw = bed_bytes(4, 4 * PART);
+	uint8_t *cast = malloc(2 * PART);
+	struct cfs_pending *p[2];
+
+	ck_assert_ptr_nonnull(cast);
+	for (size_t i = 0; i < PART; i++)
+		raw[4 * i + 3] &= 0x3f;
+	cfs_dtype_cast(CFS_F32, raw, CFS_BF16, cast, PART);
+	ck_assert_int_eq(cfs_store_reserve(bed.store, 6 * PART, false), 0);
+	p[0] = cfs_store_ingest(bed.store, raw, 4 * PART, 4);
+	p[1] = cfs_store_ingest(bed.store, cast, 2 * PART, 2);
+	ck_assert_int_eq(cfs_pending_wait(p[0], master), 0);
+	ck_assert_int_eq(cfs_pending_wait(p[1], weights), 0);
+	cfs_pending_unref(p[0]);
+	cfs_pending_unref(p[1]);
+	e.digest = *weights;
+	put_extent(4, &e);
+	part.digest = *master;
+	ck_assert_int_eq(cfs_store_derive(bed.store, weights, CFS_F32, CFS_BF16,
+					  &part, 1),
+			 0);
+}
+
+START_TEST(test_derived)
+{
+	struct cfs_digest master, weights;
+	char hex[CFS_DIGEST_HEX];
+	struct cfs_key key;
+
+	put_derived(&master, &weights);
+	ck_assert_uint_eq(fsck().problems, 0);
+	ck_assert_str_eq(cfs_buf_str(&told), "");
+	/* the weights' own record is there, but says nothing by itself */
+	cfs_key_chunk(&key, &master);
+	del(&key);
+	ck_assert_uint_eq(fsck().problems, 1);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), cfs_digest_hex(&master, hex)));
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), cfs_digest_hex(&weights, hex)));
 }
 END_TEST
 
@@ -688,6 +742,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_empty);
 	tcase_add_loop_test(t, test_wrong, 0, (int)CFS_ARRAY_SIZE(wrongs));
 	tcase_add_test(t, test_late);
+	tcase_add_test(t, test_derived);
 	tcase_add_test(t, test_cancel);
 	tcase_add_test(t, test_scrub_whole);
 	tcase_add_test(t, test_scrub_damage);
