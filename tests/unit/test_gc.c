@@ -601,20 +601,19 @@ struct trouble {
 };
 
 /* As store/ns does it: the reference is there before a group can be cut. */
-static void save_pair(struct trouble *t, unsigned i, bool master)
+static struct cfs_digest save_pair(struct trouble *t, unsigned i, bool master)
 {
 	const size_t len = (master ? 4 : 2) * OF_PAIR;
-	struct cfs_digest *digest = master ? &t->masters[i] : &t->weights[i];
 	struct cfs_extent e = {.len = len, .chunk_len = (uint32_t)len};
 	const uint64_t ino = 100 + 2 * (uint64_t)i + master;
 
 	cfs_store_enter(t->b->store);
 	store_bytes(t->b, master ? t->raw[i] : t->bytes[i], len, master ? 4 : 2,
-		    digest);
-	e.digest = *digest;
+		    &e.digest);
 	put_inode(t->b, ino, len, NULL);
 	put_extent(t->b, ino, &e);
 	cfs_store_leave(t->b->store);
+	return e.digest;
 }
 
 static void *derive_all(void *arg)
@@ -642,7 +641,7 @@ static void *drop_and_save(void *arg)
 
 		unrefer(t->b, 100 + 2 * (uint64_t)i + master);
 		sched_yield();
-		save_pair(t, i, master);
+		(void)save_pair(t, i, master);
 		t->again++;
 	}
 	return NULL;
@@ -684,8 +683,8 @@ START_TEST(deriving_against_gc)
 		ck_assert_ptr_nonnull(t.bytes[i]);
 		cfs_dtype_cast(CFS_F32, t.raw[i], CFS_BF16, t.bytes[i],
 			       OF_PAIR);
-		save_pair(&t, i, true);
-		save_pair(&t, i, false);
+		t.masters[i] = save_pair(&t, i, true);
+		t.weights[i] = save_pair(&t, i, false);
 	}
 	ck_assert_int_eq(pthread_create(&threads[0], NULL, derive_all, &t), 0);
 	ck_assert_int_eq(pthread_create(&threads[1], NULL, drop_and_save, &t),
