@@ -283,7 +283,7 @@ static int get_head(struct cfs_store *store, const struct cfs_digest *digest,
 
 		if (r == -EBADMSG)
 			(void)cfs_log_err(
-				r, "the head of chunk %s in pack %u at %u",
+				r, "the head of chunk %s in pack %08x at %u",
 				cfs_digest_hex(digest, hex), where->pack,
 				where->off);
 		return r;
@@ -320,7 +320,7 @@ static int read_once(struct cfs_store *store, const struct cfs_digest *digest,
 		return -EINVAL;
 	r = read_frames(&rd, off, buf, len);
 	if (r == -EBADMSG)
-		(void)cfs_log_err(r, "chunk %s in pack %u at %u is damaged",
+		(void)cfs_log_err(r, "chunk %s in pack %08x at %u is damaged",
 				  cfs_digest_hex(digest, hex), where->pack,
 				  where->off);
 	return r;

@@ -240,7 +240,7 @@ static int damaged(struct replay *rp, struct cfs_position at,
 		   struct cfs_error *err)
 {
 	return cfs_fail(err, -EBADMSG,
-			"pack %u is damaged at %u: group %llu, which was "
+			"pack %08x is damaged at %u: group %llu, which was "
 			"synced, cannot be read",
 			at.pack, at.off,
 			(unsigned long long)rp->tip.number + 1);
@@ -258,7 +258,7 @@ static int tip_intact(struct replay *rp)
 				     rp->tip_objects.items[i].place);
 		if (r == -EBADMSG) {
 			cfs_log(CFS_LOG_WARN,
-				"pack %u: what came after group %llu never "
+				"pack %08x: what came after group %llu never "
 				"reached the disk; it is cut off",
 				rp->tip_objects.items[i].place.pack.number,
 				(unsigned long long)rp->before.number);

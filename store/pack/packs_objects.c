@@ -97,36 +97,78 @@ static int read_record(struct objects *o, const struct cfs_record *record,
 	return tell(o, record, (uint32_t)off);
 }
 
-/* Every record up to the first head that does not hold. */
+/* The record at @off with a number above @after: 1, 0 or an error. */
+static int head_at(const struct objects *o, uint64_t off, uint64_t after,
+		   struct cfs_record *record)
+{
+	uint64_t size = CFS_MIN(o->size, o->limit);
+	uint8_t raw[CFS_RECORD_HEAD_BYTES];
+	int r;
+
+	r = cfs_packs_scan_read(o->packs, o->id.number, raw, sizeof(raw), off);
+	if (r == 0)
+		r = cfs_record_decode(raw, sizeof(raw), o->packs->seed, record);
+	if (r < 0)
+		return r == -EBADMSG ? 0 : r;
+	return cfs_range_ok(off + sizeof(raw), record->payload_len, size) &&
+	       record->number > after;
+}
+
+/* The next head that holds, from @off on: one byte that changed must not hide
+ * all that lies behind it. */
+static int next_head(const struct objects *o, uint64_t *off, uint64_t after)
+{
+	uint64_t size = CFS_MIN(o->size, o->limit), at = *off;
+	_cleanup_(cfs_freep) uint8_t *buf = malloc(CFS_RECORD_MAX);
+	struct cfs_record record;
+	size_t len;
+	int r = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (; r == 0 && cfs_range_ok(at, CFS_RECORD_HEAD_BYTES, size);
+	     at += len - (CFS_RECORD_HEAD_BYTES - 1)) {
+		const uint8_t *p = buf;
+
+		len = (size_t)CFS_MIN(size - at, (uint64_t)CFS_RECORD_MAX);
+		r = cfs_packs_scan_read(o->packs, o->id.number, buf, len, at);
+		while (r == 0 &&
+		       (p = memmem(p, (size_t)(buf + len - p), "CFSr", 4))) {
+			*off = at + (uint64_t)(p++ - buf);
+			if (cfs_range_ok(*off, CFS_RECORD_HEAD_BYTES, size))
+				r = head_at(o, *off, after, &record);
+		}
+	}
+	return r;
+}
+
+/* Every record that holds. */
 static int by_reading(struct objects *o)
 {
 	_cleanup_(cfs_freep) uint8_t *payload = malloc(CFS_RECORD_MAX);
 	uint64_t off = 0, number = 0, size = CFS_MIN(o->size, o->limit);
-	uint8_t raw[CFS_RECORD_HEAD_BYTES];
 	struct cfs_record record = {0};
 	int r;
 
 	if (!payload)
 		return -ENOMEM;
-	while (cfs_range_ok(off, sizeof(raw), size)) {
-		r = cfs_packs_scan_read(o->packs, o->id.number, raw,
-					sizeof(raw), off);
-		if (r == 0)
-			r = cfs_record_decode(raw, sizeof(raw), o->packs->seed,
-					      &record);
-		off += sizeof(raw);
-		if (r == 0 && (!cfs_range_ok(off, record.payload_len, size) ||
-			       (number && record.number != number + 1)))
-			r = -EBADMSG;
-		if (r == -EBADMSG)
-			o->damaged = off;
-		if (r < 0)
-			return r == -EBADMSG ? 0 : r;
-		if (record.type == CFS_RECORD_CHUNK ||
-		    record.type == CFS_RECORD_MAP)
-			r = read_record(o, &record, off, payload);
-		if (r)
+	while (cfs_range_ok(off, CFS_RECORD_HEAD_BYTES, size)) {
+		r = head_at(o, off, number, &record);
+		if (r == 0) {
+			o->damaged = off++ + CFS_RECORD_HEAD_BYTES;
+			r = next_head(o, &off, number);
+			if (r > 0)
+				continue;
+		}
+		if (r <= 0)
 			return r;
+		off += CFS_RECORD_HEAD_BYTES;
+		if (record.type == CFS_RECORD_CHUNK ||
+		    record.type == CFS_RECORD_MAP) {
+			r = read_record(o, &record, off, payload);
+			if (r)
+				return r;
+		}
 		number = record.number;
 		off += record.payload_len;
 	}

@@ -972,6 +972,48 @@ START_TEST(a_lost_copy_is_not_all)
 }
 END_TEST
 
+static int count_chunk(void *arg, const struct cfs_record *record,
+		       struct cfs_place place, struct cfs_position at)
+{
+	unsigned *n = arg;
+
+	(void)place;
+	(void)at;
+	*n += record->type == CFS_RECORD_CHUNK;
+	return 0;
+}
+
+/* Of a pack without a footer, one byte hides one record. */
+START_TEST(behind_a_damaged_head)
+{
+	const struct cfs_pack_id id = {0, 1};
+	struct cfs_chunk_facts f;
+	struct cfs_error err = {""};
+	struct cfs_digest d[6];
+	struct cfs_packs_options options = {.pack_bytes = 256u << 10};
+	struct cfs_packs *packs = NULL;
+	struct cfs_engine *disk;
+	unsigned seen = 0;
+	struct bed b;
+	size_t n;
+
+	bed_open(&b, NULL, NULL);
+	for (unsigned i = 0; i < 6; i++)
+		bed_store_chunk(&b, 2 * i, 5000, &d[i]);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_store_chunk_facts(b.store, &d[2], &f), 0);
+	disk = bed_disk(&b);
+	cfs_engine_mem_bytes(disk, id, &n)[f.place.off - 72 + _i] ^= 4;
+	ck_assert_int_eq(cfs_packs_open(disk, &options, &packs, &err), 0);
+	ck_assert_int_eq(cfs_packs_objects(packs, id, count_chunk, &seen, &err),
+			 0);
+	ck_assert_uint_eq(seen, 5);
+	cfs_packs_close(packs);
+	cfs_engine_close(disk);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("recovery");
@@ -991,6 +1033,7 @@ static Suite *suite(void)
 	tcase_add_test(t, an_index_that_stopped_at_a_snapshot);
 	tcase_add_test(t, closing_after_a_failed_sync);
 	tcase_add_test(t, lost_bytes_are_told);
+	tcase_add_loop_test(t, behind_a_damaged_head, 0, 72);
 	tcase_add_loop_test(t, a_lost_copy_is_not_all, 0, 2);
 	suite_add_tcase(s, t);
 	return s;
