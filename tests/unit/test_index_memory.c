@@ -1,0 +1,200 @@
+/*
+ * Memory for each chunk a store knows: distinct ones (200,000, or CFS_CHUNKS=n)
+ * go into a store on disk, which is opened anew and asked for each of them.
+ */
+#include <ftw.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "store/core/store.h"
+#include "store/util/endian.h"
+#include "store/util/error.h"
+#include "tests/test.h"
+
+#define MIB	      (1u << 20)
+#define PER_CHUNK_MAX 100
+#define CHUNK_BYTES   40u
+#define FLIGHT	      1000u
+#define GROUP	      20000u
+/* Buffers of the index and of packs, which do not grow with the chunks. */
+#define SLACK ((size_t)24 * MIB)
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEASURABLE 0
+#else
+#define MEASURABLE 1
+#endif
+
+static char top[64];
+
+static size_t rss(void)
+{
+	char line[256];
+	size_t kib = 0;
+	FILE *f = fopen("/proc/self/status", "r");
+
+	ck_assert_ptr_nonnull(f);
+	(void)malloc_trim(0);
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, "RssAnon:", 8))
+			kib = strtoull(line + 8, NULL, 10);
+	(void)fclose(f);
+	return kib << 10;
+}
+
+static void chunk(uint8_t out[CHUNK_BYTES], uint64_t i)
+{
+	memset(out, 0xa5, CHUNK_BYTES);
+	cfs_put_le64(out, i);
+}
+
+static void wait_all(struct cfs_pending **v, size_t n)
+{
+	struct cfs_digest digest;
+
+	for (size_t i = 0; i < n; i++) {
+		ck_assert_int_eq(cfs_pending_wait(v[i], &digest), 0);
+		cfs_pending_unref(v[i]);
+	}
+}
+
+static void fill(struct cfs_store *store, uint64_t from, uint64_t to)
+{
+	static struct cfs_pending *v[FLIGHT];
+	size_t n = 0;
+
+	for (uint64_t i = from; i < to; i++) {
+		uint8_t *data = malloc(CHUNK_BYTES);
+
+		ck_assert_ptr_nonnull(data);
+		chunk(data, i);
+		ck_assert_int_eq(cfs_store_reserve(store, CHUNK_BYTES, false),
+				 0);
+		v[n] = cfs_store_ingest(store, data, CHUNK_BYTES, 0);
+		ck_assert_ptr_nonnull(v[n]);
+		if (++n == FLIGHT) {
+			wait_all(v, n);
+			n = 0;
+		}
+	}
+	wait_all(v, n);
+	ck_assert_int_eq(cfs_store_commit(store), 0);
+}
+
+static void write_chunks(struct cfs_store *store, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to; i += GROUP)
+		fill(store, i, CFS_MIN(i + GROUP, to));
+}
+
+static void read_chunks(struct cfs_store *store, uint64_t from, uint64_t to)
+{
+	struct cfs_chunk_facts facts;
+	struct cfs_digest digest;
+	uint8_t data[CHUNK_BYTES];
+
+	for (uint64_t i = from; i < to; i++) {
+		chunk(data, i);
+		cfs_digest_of(data, sizeof(data), &digest);
+		ck_assert_int_eq(cfs_store_chunk_facts(store, &digest, &facts),
+				 0);
+	}
+}
+
+/* What an open store takes once @fn has been through [@from, @to); in a process
+ * of its own, as memory that was freed before would hide some. */
+static size_t taken(void (*fn)(struct cfs_store *, uint64_t, uint64_t),
+		    uint64_t from, uint64_t to)
+{
+	int ends[2], status;
+	size_t bytes = 0;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(ends), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		struct cfs_store_options options = {.cache_bytes = MIB,
+						    .workers = 2};
+		struct cfs_error err = {.text = ""};
+		struct cfs_store *store = NULL;
+
+		ck_assert_msg(cfs_store_open(top, &options, &store, &err) == 0,
+			      "%s", err.text);
+		fn(store, from, to);
+		bytes = rss();
+		ck_assert_int_eq(write(ends[1], &bytes, sizeof(bytes)),
+				 (ssize_t)sizeof(bytes));
+		ck_assert_int_eq(cfs_store_close(store), 0);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	ck_assert_int_eq(read(ends[0], &bytes, sizeof(bytes)),
+			 (ssize_t)sizeof(bytes));
+	close(ends[0]);
+	close(ends[1]);
+	return bytes;
+}
+
+START_TEST(per_chunk)
+{
+	const char *text = getenv("CFS_CHUNKS");
+	uint64_t n = text ? strtoull(text, NULL, 0) : 200000;
+	size_t limit = SLACK + n * PER_CHUNK_MAX, few[2], many[2];
+
+	few[0] = taken(write_chunks, 0, FLIGHT);
+	few[1] = taken(read_chunks, 0, FLIGHT);
+	many[0] = taken(write_chunks, FLIGHT, n);
+	many[1] = taken(read_chunks, 0, n);
+	printf("%llu chunks: %.1f MB when written (%.1f for a few), "
+	       "%.1f MB when read (%.1f)\n",
+	       (unsigned long long)n, (double)many[0] * 1e-6,
+	       (double)few[0] * 1e-6, (double)many[1] * 1e-6,
+	       (double)few[1] * 1e-6);
+	if (MEASURABLE) {
+		ck_assert_uint_lt(many[0], few[0] + limit);
+		ck_assert_uint_lt(many[1], few[1] + limit);
+	}
+}
+END_TEST
+
+static void setup(void)
+{
+	struct cfs_error err = {.text = ""};
+
+	(void)snprintf(top, sizeof(top), "/tmp/ckptfs-memory-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(top));
+	ck_assert_msg(cfs_store_init(top, NULL, &err) == 0, "%s", err.text);
+}
+
+static int drop(const char *path, const struct stat *st, int type,
+		struct FTW *at)
+{
+	(void)st;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+static void teardown(void)
+{
+	ck_assert_int_eq(nftw(top, drop, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("index_memory");
+	TCase *t = tcase_create("all");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, per_chunk);
+	tcase_set_timeout(t, 280);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+TEST_MAIN(suite)
