@@ -294,10 +294,26 @@ static int prepare(void *arg, struct cfs_slice key, const struct cfs_slice *val)
 	return own_path(fresh->root, key, &link);
 }
 
+/* As own_path() found, of a path that is owned. */
+static struct cfs_memtree **link_of(struct cfs_memtree **link,
+				    struct cfs_slice key)
+{
+	while (*link) {
+		int r = cfs_memtree_cmp(key,
+					cfs_memtree_item_key((*link)->item));
+
+		assert((*link)->refs == 1);
+		if (!r)
+			break;
+		link = r < 0 ? &(*link)->left : &(*link)->right;
+	}
+	return link;
+}
+
 int cfs_memtree_apply(struct cfs_memtree **root, const struct cfs_batch *batch)
 {
 	struct fresh fresh = {.root = root, .end = &fresh.first};
-	struct cfs_memtree *node, **link;
+	struct cfs_memtree *node;
 	int n = 0, r;
 
 	/* Everything that can fail comes first and changes nothing. */
@@ -310,9 +326,9 @@ int cfs_memtree_apply(struct cfs_memtree **root, const struct cfs_batch *batch)
 	while ((node = fresh.first)) {
 		fresh.first = cfs_steal(node->right);
 		/* placing one moves only owned nodes into the next's path */
-		r = own_path(root, cfs_memtree_item_key(node->item), &link);
-		assert(r == 0);
-		n += place(root, link, node);
+		n += place(root,
+			   link_of(root, cfs_memtree_item_key(node->item)),
+			   node);
 	}
 	return n;
 }
