@@ -183,7 +183,7 @@ int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,
 	if (r == 0)
 		cfs_ino_looked_up(i);
 	(void)pthread_rwlock_unlock(&ns->names);
-	if (r < 0)
+	if (r)
 		return r;
 	(void)pthread_mutex_lock(&i->lock);
 	cfs_ino_stat(i, st_out);

@@ -673,6 +673,85 @@ def test_kill_after_fsync():
         assert read(f"{mnt}/d/data2") == b"z" * MIB
 
 
+def test_kill_after_overwriting():
+    """What was written over the end of a stream, and then a new stream."""
+    rng = random.Random(SEED)
+    with mounted() as (s, mnt):
+        path = f"{mnt}/f"
+        want = bytearray(600000)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        for at, n in (50000, 100000), (0, 300000), (400000, 131072):
+            want[at:at + n] = rng.randbytes(n)
+            assert os.pwrite(fd, want[at:at + n], at) == n
+            os.fsync(fd)
+        for _ in range(40):
+            n = rng.choice([1, 5000, 70000, 200000])
+            at = rng.randrange(len(want) - n)
+            if rng.randrange(4):
+                want[at:at + n] = rng.randbytes(n)
+                assert os.pwrite(fd, want[at:at + n], at) == n
+            else:
+                os.ftruncate(fd, at)
+                want[at:] = bytes(len(want) - at)
+            if rng.randrange(2):
+                os.fsync(fd)
+        os.ftruncate(fd, len(want))
+        os.fsync(fd)
+        s.kill()
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        s.mount()
+        assert read(path) == want
+
+
+def test_many_small_files():
+    """Closed and small: kept by a sync, gone when removed, in any number."""
+    count, threads = 2000, 4
+    with mounted() as (s, mnt):
+        def each(do):
+            runs = [threading.Thread(target=lambda i=i: [
+                do(f"{mnt}/d{i}/{k}", b"%d of %d" % (k, i) * (k % 300))
+                for k in range(count)]) for i in range(threads)]
+            for t in runs:
+                t.start()
+            for t in runs:
+                t.join()
+
+        def make(path, data):
+            with open(path, "xb", buffering=0) as f:
+                if data:
+                    f.write(data)
+
+        def same(path, data):
+            if read(path) != data:
+                wrong.append(path)
+
+        wrong = []
+        for i in range(threads):
+            os.mkdir(f"{mnt}/d{i}")
+        each(make)
+        each(same)
+        fd = os.open(mnt, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        s.kill()
+        s.mount()
+        each(same)
+        assert not wrong, wrong[:5]
+        for i in range(threads):
+            with os.scandir(f"{mnt}/d{i}") as listed:
+                sizes = {e.name: e.stat().st_size for e in listed}
+            assert sizes == {str(k): len(b"%d of %d" % (k, i)) * (k % 300)
+                             for k in range(count)}
+        each(lambda path, _: os.unlink(path))
+        for i in range(threads):
+            os.rmdir(f"{mnt}/d{i}")
+        assert os.listdir(mnt) == []
+        s.umount()
+        s.mount()
+        assert os.listdir(mnt) == []
+
+
 def test_kill_while_writing():
     """What was synced is there; what was not is a prefix of what was done."""
     with mounted() as (s, mnt):
