@@ -351,7 +351,6 @@ static int on_object(void *arg, const char *path, const struct stat *st)
 		r = send_content(s, st);
 	if (!r)
 		r = put(s, CFS_TRANSFER_NODE_END, NULL, 0);
-	s->stream.what = NULL;
 	return r < 0 && r != -ECANCELED ? cfs_fail_prefix(s->err, r, "%s", path)
 					: r;
 }
@@ -408,6 +407,7 @@ static int send_tree(struct send *s, uint64_t ino)
 					  s->duplex ? CFS_TRANSFER_DUPLEX : 0);
 	if (!r)
 		r = cfs_nstree_walk(s->ns, ino, "", on_object, s);
+	s->stream.what = NULL; /* a path of the walk's */
 	return r ? r : finish(s);
 }
 
