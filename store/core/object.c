@@ -208,8 +208,8 @@ static int head_at(struct cfs_store *store, const struct cfs_digest *digest,
 				     cfs_object_place(v)) == -EBADMSG
 			    ? -EBADMSG
 			    : r;
-	if (r < 0)
-		return r;
+	if (r < 0 || !head)
+		return r < 0 ? r : -EBADMSG;
 	if (head->raw_len != record.raw_len)
 		return -EBADMSG;
 	*head_out = cfs_steal(head);

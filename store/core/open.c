@@ -170,7 +170,7 @@ static int rebuild(struct cfs_store *s, struct cfs_recovered *found,
 		r = cfs_replay(s, true, found, err);
 	if (r == 0)
 		r = cfs_rebuild_objects(s, found->end, err);
-	if (r < 0 || !found->group)
+	if (r < 0 || !found->group || !s->index)
 		return r;
 	a = (struct cfs_applied){found->group, found->end, found->digest};
 	cfs_applied_put(&batch, &a);

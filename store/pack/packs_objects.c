@@ -120,7 +120,7 @@ static int next_head(const struct objects *o, uint64_t *off, uint64_t after)
 {
 	uint64_t size = CFS_MIN(o->size, o->limit), at = *off;
 	_cleanup_(cfs_freep) uint8_t *buf = malloc(CFS_RECORD_MAX);
-	struct cfs_record record;
+	struct cfs_record record = {0};
 	size_t len;
 	int r = 0;
 
