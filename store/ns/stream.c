@@ -280,15 +280,18 @@ int cfs_stream_append(struct cfs_ino *ino, const void *data, size_t len,
 	const uint8_t *p = data;
 
 	while (len) {
-		size_t n = CFS_MIN(len, (size_t)STEP_BYTES);
+		size_t n, left = CFS_CHUNK_BYTES_MAX - tail_len(&ino->stream);
 		int r;
 
 		/* an earlier cut may have found no memory */
-		if (tail_len(&ino->stream) + n > CFS_CHUNK_BYTES_MAX) {
+		if (!left) {
 			r = cut(ino, false);
 			if (r < 0)
 				return r;
+			left = CFS_CHUNK_BYTES_MAX - tail_len(&ino->stream);
 		}
+		/* a commit may take the tail as one chunk at any moment */
+		n = CFS_MIN(CFS_MIN(len, left), (size_t)STEP_BYTES);
 		r = step(ino, p, n, room);
 		if (r < 0)
 			return r;
