@@ -223,6 +223,12 @@ def make_tree(top):
         f.seek(5 << 20)
         f.write(b"end")
     os.setxattr(f"{top}/hard", "user.note", b"kept")
+    # Old times for all: rsync leaves those that are of the same second.
+    for d, dirs, files in os.walk(top, topdown=False):
+        for name in dirs + files + ["."]:
+            if name == "." or not os.path.isfile(f"{d}/{name}"):
+                os.utime(f"{d}/{name}", follow_symlinks=False,
+                         ns=(rng.randrange(1 << 60), rng.randrange(1 << 60)))
 
 
 def facts(top):
