@@ -57,7 +57,6 @@ static void print_text(const cJSON *result, bool quiet)
 /* The room comes back by gc: now, or when the user says so. */
 static int collect(const char *object, bool quiet, cJSON *result)
 {
-	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
 	struct cfs_store_verb call = {.verb = &cfs_verb_prune,
 				      .name = "gc",
 				      .object = object,

@@ -79,7 +79,7 @@ static int make_one(struct cfs_import *import, size_t i, struct cfs_error *err)
 	_cleanup_(cfs_freep) char *path = cfs_import_path(import, i);
 	struct cfs_import_item *item = &import->items[i];
 	uint64_t dir = cfs_import_dir(import, i);
-	struct stat st;
+	struct stat st = {0};
 	int r;
 
 	if (!path)

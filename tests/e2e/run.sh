@@ -51,6 +51,7 @@ if ((${#all[@]})); then
 	python tests/e2e/store_crash.py --kills 100
 	python tests/e2e/store_disk.py --cuts 100
 	python tests/e2e/store_fault.py --rounds 100
+	python tests/e2e/store_churn.py --seconds 600 --kills 40
 else
 	python tests/e2e/store_crash.py --kills 15
 	python tests/e2e/store_disk.py --cuts 8
