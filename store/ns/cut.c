@@ -75,6 +75,7 @@ static int cut(void *arg, void **state_out)
 			cfs_ino_put(i);
 	}
 	atomic_store_explicit(&ns->waiting, 0, memory_order_relaxed);
+	atomic_store_explicit(&ns->small, 0, memory_order_relaxed);
 	(void)pthread_mutex_lock(&ns->table_lock);
 	c->dead = cfs_steal(ns->dead);
 	ns->n_dead = 0;

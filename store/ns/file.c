@@ -8,6 +8,9 @@
 
 /* Ends of closed files that may wait in memory for a commit, all together. */
 #define WAITING_MAX (32u << 20)
+/* So many closed ones do not wait for the clock: a group is in memory several
+ * times over while it is written. */
+#define SMALL_MAX 16384u
 
 /* Takes over the reference to @ino. */
 static int open_ino(struct cfs_ino *ino, int flags, struct cfs_ns_file **out)
@@ -126,7 +129,8 @@ static bool may_wait(struct cfs_ino *ino, size_t len)
 {
 	if (len > CFS_STAGED_MAX)
 		return false;
-	/* relaxed: a limit, not a count */
+	/* relaxed: limits, not counts */
+	atomic_fetch_add_explicit(&ino->ns->small, 1, memory_order_relaxed);
 	return atomic_fetch_add_explicit(&ino->ns->waiting, len,
 					 memory_order_relaxed) < WAITING_MAX ||
 	       len <= CFS_INLINE_MAX;
@@ -169,9 +173,22 @@ static void last_close(struct cfs_ino *ino)
 	cfs_store_leave(ino->ns->store);
 }
 
+/* Nothing held. */
+static void relieve(struct cfs_ns *ns)
+{
+	if (atomic_load_explicit(&ns->small, memory_order_relaxed) <
+		    SMALL_MAX ||
+	    atomic_exchange_explicit(&ns->crowded, true, memory_order_relaxed))
+		return;
+	if (cfs_store_commit(ns->store) < 0) /* the clock tries again */
+		cfs_log(CFS_LOG_DEBUG, "small files wait in memory");
+	atomic_store_explicit(&ns->crowded, false, memory_order_relaxed);
+}
+
 void cfs_ns_close_file(struct cfs_ns_file *file)
 {
 	struct cfs_ino *ino = file->ino;
+	struct cfs_ns *ns = ino->ns;
 	bool last;
 
 	if (atomic_load_explicit(&file->staged, memory_order_relaxed))
@@ -187,4 +204,5 @@ void cfs_ns_close_file(struct cfs_ns_file *file)
 	(void)pthread_mutex_unlock(&ino->io);
 	cfs_ino_put(ino);
 	free(file);
+	relieve(ns);
 }

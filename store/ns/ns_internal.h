@@ -117,6 +117,8 @@ struct cfs_ns {
 	atomic_bool has_xattrs; /* relaxed: saves look-ups only */
 	/* Bytes of closed files' ends since the last cut, about; relaxed. */
 	_Atomic size_t waiting;
+	_Atomic size_t small; /* files whose end is among them, likewise */
+	atomic_bool crowded;  /* somebody commits because of them; relaxed */
 };
 
 struct cfs_ns_file {
