@@ -90,13 +90,23 @@ def save_step(g, run, number, which, rng):
         f.write(f"global_step{number}")
 
 
+def last_step(run):
+    try:
+        return int(read_all(f"{run}/latest")[11:] or 0)
+    except FileNotFoundError:
+        return 0
+
+
 def saver(g, index, seed):
     rng = random.Random(seed)
     run = f"{g.mnt}/run{index}"
     os.makedirs(run, exist_ok=True)
-    # what a kill left of a step that was being saved is another attempt's
-    number = max([0] + [int(n[11:]) for n in os.listdir(run)
-                        if n.startswith("global_step")])
+    # what a kill left of a step that was being saved: later ones would make
+    # it look like one that `latest` has named
+    number = last_step(run)
+    for name in os.listdir(run):
+        if name.startswith("global_step") and int(name[11:]) > number:
+            shutil.rmtree(f"{run}/{name}")
     while not g.stop.is_set():
         number += 1
         save_step(g, run, number, rng.randrange(len(g.pool)), rng)
@@ -116,7 +126,11 @@ def check_step(g, path):
         time.sleep(0.02)
         which = int(files.pop("which").read())
         for name, f in files.items():
-            assert f.read() == g.pool[which][name], f"{path}/{name} is wrong"
+            got, want = f.read(), g.pool[which][name]
+            at = next((i for i, (a, b) in enumerate(zip(got, want))
+                       if a != b), None) if got != want else None
+            assert got == want, (f"{path}/{name} is wrong: {len(got)} bytes "
+                                 f"of {len(want)}, first difference at {at}")
         return True
     finally:
         for f in files.values():
