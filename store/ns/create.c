@@ -114,7 +114,7 @@ int cfs_ns_make(struct cfs_ns *ns, const struct cfs_make *make,
 		cfs_store_leave(ns->store);
 	}
 	(void)pthread_rwlock_unlock(&ns->names);
-	if (r < 0)
+	if (!i)
 		return r;
 	(void)pthread_mutex_lock(&i->lock);
 	cfs_ino_stat(i, st_out);

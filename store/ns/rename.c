@@ -1,6 +1,7 @@
 /* Renaming: over what is there, directories, exchanges. */
 #include "store/ns/ns_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 
@@ -40,7 +41,7 @@ static int find(struct rename *m, uint64_t dir, uint64_t new_dir)
 		r = cfs_dirent_get(m->ns, dir, m->name, &m->v);
 	if (r == 0)
 		r = cfs_ino_get(m->ns, m->v.ino, &m->ino);
-	if (r < 0)
+	if (r)
 		return r;
 	r = cfs_dirent_get(m->ns, new_dir, m->new_name, &m->old_v);
 	if (r == -ENOENT)
@@ -54,6 +55,7 @@ static int check(const struct rename *m, unsigned flags)
 {
 	int r = 0;
 
+	assert(m->ino && m->dir && m->new_dir); /* find() got them */
 	if (flags & RENAME_EXCHANGE && !m->old)
 		return -ENOENT;
 	if (flags & RENAME_NOREPLACE && m->old)
@@ -157,7 +159,7 @@ static int do_rename(struct rename *m, uint64_t dir, uint64_t new_dir,
 {
 	int r = find(m, dir, new_dir);
 
-	if (r < 0)
+	if (r)
 		return r;
 	if (m->old == m->ino && !(flags & RENAME_NOREPLACE))
 		return 0; /* two names of one file stay */
