@@ -11,6 +11,7 @@
 #include "fs/cli/say.h"
 #include "fs/cli/table.h"
 #include "fs/cli/target.h"
+#include "fs/format/step_name.h"
 #include "fs/view/view.h"
 #include "store/util/buf.h"
 #include "store/util/grow.h"
@@ -162,30 +163,21 @@ static int collect(struct cfs_target *t, struct rows *rows)
 	return r;
 }
 
-/* The number a step's name ends in; -1 for none. */
-static int64_t step_number(const char *name)
-{
-	const char *end = name + strlen(name), *p = end;
-
-	while (p > name && p[-1] >= '0' && p[-1] <= '9')
-		p--;
-	return p == end ? -1 : strtoll(p, NULL, 10);
-}
-
 /* What a view's own pointer says: @latest, or the newest whole step before. */
 static const struct row *newest(const struct rows *rows, const char *latest)
 {
 	const struct row *best = NULL;
-	int64_t limit = step_number(latest), best_number = -1;
+	int64_t limit = cfs_step_number(latest), best_number = -1;
 	size_t i;
 
 	for (i = 0; i < rows->n; i++) {
 		const struct row *row = &rows->list[i];
-		int64_t n = step_number(row->name);
+		int64_t n = cfs_step_number(row->name);
 
 		if (row->whole && row->latest)
 			return row;
-		if (row->whole && n < limit && n > best_number) {
+		if (row->whole && n < limit && n > best_number &&
+		    cfs_step_is_like(row->name, latest)) {
 			best = row;
 			best_number = n;
 		}

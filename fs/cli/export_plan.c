@@ -13,6 +13,7 @@
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"
+#include "store/util/path.h"
 
 static struct cfs_export_item *add_item(struct cfs_export_plan *plan)
 {
@@ -20,16 +21,6 @@ static struct cfs_export_item *add_item(struct cfs_export_plan *plan)
 		return NULL;
 	plan->items[plan->n_items] = (struct cfs_export_item){.step = SIZE_MAX};
 	return &plan->items[plan->n_items++];
-}
-
-static char *join(const char *dir, const char *name)
-{
-	char *path = NULL;
-
-	if (asprintf(&path, "%s%s%s", dir, dir[0] && name[0] ? "/" : "", name) <
-	    0)
-		return NULL;
-	return path;
 }
 
 /* What decides every byte of the step as it is shown. */
@@ -62,7 +53,7 @@ static int add_entry(struct cfs_export_plan *plan, const char *prefix,
 
 	if (!item)
 		return -ENOMEM;
-	item->path = join(prefix, e->path);
+	item->path = cfs_path_join(prefix, e->path);
 	item->node = cfs_vnode_ref(e->node);
 	item->st = e->st;
 	item->step = step;

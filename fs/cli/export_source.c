@@ -9,6 +9,7 @@
 #include "fs/cli/target.h"
 #include "fs/view/view.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 /* @dir as a real path, also when its last component is still to be made; NULL
  * where that cannot be told (making it will fail). */
@@ -57,8 +58,9 @@ int cfs_export_source_refuse(const struct cfs_target *t, const char *dir,
 
 	if (!real)
 		return 0;
-	if (asprintf(&top, "%s%s%s", t->root, rel[0] ? "/" : "", rel) < 0)
-		return top = NULL, -ENOMEM;
+	top = cfs_path_join(t->root, rel);
+	if (!top)
+		return -ENOMEM;
 	slash = strrchr(top, '/');
 	if (cfs_target_is_run(t->node) == 0 && slash && slash > top) {
 		if (asprintf(&pointer, "%.*s/latest", (int)(slash - top), top) <

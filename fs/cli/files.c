@@ -8,6 +8,7 @@
 #include "fs/view/view.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"
+#include "store/util/path.h"
 
 #define DEPTH_MAX 64
 
@@ -71,8 +72,10 @@ static int add_entry(struct cfs_vnode *dir, const char *prefix,
 	struct cfs_files_entry *e = grow(out);
 	int r;
 
-	if (!e || asprintf(&e->path, "%s%s%s", prefix, prefix[0] ? "/" : "",
-			   name) < 0)
+	if (!e)
+		return -ENOMEM;
+	e->path = cfs_path_join(prefix, name);
+	if (!e->path)
 		return -ENOMEM;
 	r = cfs_vnode_lookup(dir, name, &e->node, err);
 	if (r == 0)

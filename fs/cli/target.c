@@ -16,6 +16,7 @@
 #include "store/map/source.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 /* @path without doubled and trailing slashes and "." components. */
 static char *tidy(const char *path)
@@ -114,12 +115,12 @@ static int root_is_step(struct cfs_target *t)
 static int go_up(struct cfs_target *t, struct cfs_error *err)
 {
 	char *slash = strrchr(t->root, '/');
-	char *rel = NULL;
+	char *rel;
 
 	if (!slash || !slash[1])
 		return 0;
-	if (asprintf(&rel, "%s%s%s", slash + 1, t->rel[0] ? "/" : "", t->rel) <
-	    0)
+	rel = cfs_path_join(slash + 1, t->rel);
+	if (!rel)
 		return -ENOMEM;
 	free(t->rel);
 	t->rel = rel;
@@ -225,12 +226,7 @@ void cfs_target_close(struct cfs_target *target)
 
 char *cfs_target_path(const struct cfs_target *target)
 {
-	const char *rel = target->rel ? target->rel : "";
-	char *path = NULL;
-
-	if (asprintf(&path, "%s%s%s", target->root, rel[0] ? "/" : "", rel) < 0)
-		return NULL;
-	return path;
+	return cfs_path_join(target->root, target->rel ? target->rel : "");
 }
 
 int cfs_target_is_run(struct cfs_vnode *node)
@@ -290,10 +286,9 @@ int cfs_target_is_whole(const struct cfs_target *target,
 	struct stat st;
 	int r;
 
-	if (asprintf(&path, "%s%s%s", dir, dir[0] ? "/" : "", name) < 0) {
-		path = NULL;
+	path = cfs_path_join(dir, name);
+	if (!path)
 		return -ENOMEM;
-	}
 	if (!cfs_source_path_ok(path))
 		return -ENOENT;
 	r = target->source->ops->stat(target->source, path, &st);
@@ -343,8 +338,8 @@ static int descend(struct cfs_target_step *ts, struct cfs_vnode **node,
 				       cfs_buf_str(&name));
 	cfs_vnode_unref(*node);
 	*node = child;
-	if (asprintf(&rel, "%s%s%s", ts->rel, ts->rel[0] ? "/" : "",
-		     cfs_buf_str(&name)) < 0)
+	rel = cfs_path_join(ts->rel, cfs_buf_str(&name));
+	if (!rel)
 		return -ENOMEM;
 	free(ts->rel);
 	ts->rel = rel;

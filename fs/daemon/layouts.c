@@ -17,6 +17,7 @@
 
 #include "store/map/source.h"
 #include "store/util/buf.h"
+#include "store/util/path.h"
 
 #define POINTER	   "latest_checkpointed_iteration.txt"
 #define BLANK	   " \t\r\n"
@@ -39,15 +40,6 @@ struct look {
 	struct group groups[GROUPS_MAX];
 	uint32_t n_groups;
 };
-
-static char *join(const char *dir, const char *name)
-{
-	char *path;
-
-	if (asprintf(&path, "%s%s%s", dir, dir[0] ? "/" : "", name) < 0)
-		return NULL;
-	return path;
-}
 
 static bool begins(const char *name, const char *with)
 {
@@ -158,7 +150,7 @@ static int settle(struct look *l, bool has, const char *marker)
 static int neuronx(struct look *l)
 {
 	_cleanup_(cfs_freep) char *path =
-		join(l->path, l->done ? "done" : "checkpoint");
+		cfs_path_join(l->path, l->done ? "done" : "checkpoint");
 	struct stat st;
 	int r;
 
@@ -190,8 +182,8 @@ static int has_rank_file(void *arg, const char *name, const struct stat *st)
 	if (!S_ISDIR(st->st_mode) || !begins(name, "mp_rank_") ||
 	    ranks->seen == RANKS_MAX)
 		return 0;
-	dir = join(l->path, name);
-	path = dir ? join(dir, "model_optim_rng.pt") : NULL;
+	dir = cfs_path_join(l->path, name);
+	path = dir ? cfs_path_join(dir, "model_optim_rng.pt") : NULL;
 	if (!path)
 		return -ENOMEM;
 	if (l->source->ops->stat(l->source, path, &file) == 0)
@@ -259,7 +251,7 @@ static int decide(struct look *l)
 int cfs_layout_look(struct cfs_source *source, const char *run,
 		    const char *name, struct cfs_layout_facts *out)
 {
-	_cleanup_(cfs_freep) char *path = join(run, name);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, name);
 	struct look l = {
 		.source = source, .run = run, .name = name, .path = path};
 	int r;
@@ -275,7 +267,7 @@ int cfs_layout_look(struct cfs_source *source, const char *run,
 int cfs_layout_pointer(struct cfs_source *source, const char *run,
 		       char name_out[256])
 {
-	_cleanup_(cfs_freep) char *path = join(run, POINTER);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, POINTER);
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
 	const char *p;
 	size_t len;

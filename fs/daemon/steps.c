@@ -1,40 +1,18 @@
 /* Steps, whole or not, by asking the formats. */
 #include "fs/daemon/steps.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fs/daemon/layouts.h"
 #include "fs/format/format.h"
+#include "fs/format/step_name.h"
 #include "store/map/source.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"
-
-static char *join(const char *dir, const char *name)
-{
-	char *path;
-
-	if (asprintf(&path, "%s%s%s", dir, dir[0] ? "/" : "", name) < 0)
-		return NULL;
-	return path;
-}
-
-static int64_t number_of(const char *name)
-{
-	size_t len = strlen(name), digits = len, i;
-	int64_t n = 0;
-
-	while (digits > 0 && isdigit((unsigned char)name[digits - 1]))
-		digits--;
-	if (digits == len || len - digits > 18)
-		return -1;
-	for (i = digits; i < len; i++)
-		n = n * 10 + (name[i] - '0');
-	return n;
-}
+#include "store/util/path.h"
 
 void cfs_steps_free(struct cfs_steps *steps)
 {
@@ -96,7 +74,7 @@ static int64_t mtime_of(const struct stat *st)
 static int keep_newest(void *arg, const char *name, const struct stat *type)
 {
 	struct newest *n = arg;
-	_cleanup_(cfs_freep) char *path = join(n->dir, name);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(n->dir, name);
 	struct stat st;
 
 	(void)type;
@@ -111,7 +89,7 @@ static int keep_newest(void *arg, const char *name, const struct stat *type)
 static int look(struct cfs_source *source, const char *run, const char *name,
 		struct cfs_layout_facts *facts)
 {
-	_cleanup_(cfs_freep) char *path = join(run, name);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, name);
 	struct cfs_error why = {""};
 	int r;
 
@@ -131,7 +109,7 @@ static int look(struct cfs_source *source, const char *run, const char *name,
 static int judge(struct cfs_source *source, const char *run, const char *name,
 		 struct cfs_steps_item *item)
 {
-	_cleanup_(cfs_freep) char *path = join(run, name);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, name);
 	const struct cfs_format *format;
 	struct cfs_layout_facts facts = {0};
 	struct cfs_error why = {""};
@@ -159,7 +137,7 @@ static int judge(struct cfs_source *source, const char *run, const char *name,
 static int find_newest(struct cfs_source *source, const char *run,
 		       const char *name, int64_t *mtime_ns)
 {
-	_cleanup_(cfs_freep) char *path = join(run, name);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, name);
 	struct newest newest = {source, path, 0};
 	struct stat st;
 	int r;
@@ -178,7 +156,7 @@ static int find_newest(struct cfs_source *source, const char *run,
 static int add_step(struct cfs_source *source, const char *run, char *name,
 		    struct cfs_steps *out)
 {
-	struct cfs_steps_item item = {.number = number_of(name)};
+	struct cfs_steps_item item = {.number = cfs_step_number(name)};
 	int r;
 
 	r = judge(source, run, name, &item);
@@ -232,9 +210,8 @@ int cfs_steps_list(struct cfs_source *source, const char *run,
 int cfs_steps_pointer(struct cfs_source *source, const char *run,
 		      char name_out[256])
 {
-	_cleanup_(cfs_freep) char *path = join(run, "latest");
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, "latest");
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
-	size_t len, skip = 0;
 	int r;
 
 	if (!path)
@@ -246,18 +223,7 @@ int cfs_steps_pointer(struct cfs_source *source, const char *run,
 		return 0;
 	if (r < 0)
 		return r;
-	len = text.len;
-	while (len && isspace(text.data[len - 1]))
-		len--;
-	while (skip < len && isspace(text.data[skip]))
-		skip++;
-	len -= skip;
-	if (!len || len >= 256)
-		return 0;
-	memcpy(name_out, text.data + skip, len);
-	name_out[len] = '\0';
-	return !strchr(name_out, '/') && name_out[0] != '.' &&
-	       strlen(name_out) == len;
+	return cfs_step_pointed(text.data, text.len, name_out);
 }
 
 int cfs_steps_is_whole(struct cfs_source *source, const char *run,
@@ -276,23 +242,6 @@ int cfs_steps_is_whole(struct cfs_source *source, const char *run,
 	return r < 0 ? r : item.whole;
 }
 
-static size_t stem_of(const char *name)
-{
-	size_t len = strlen(name);
-
-	while (len && isdigit((unsigned char)name[len - 1]))
-		len--;
-	return len;
-}
-
-/* Numbers behind other words tell nothing about @like's; NULL: any. */
-static bool is_like(const char *name, const char *like)
-{
-	const size_t len = stem_of(name);
-
-	return !like || (len == stem_of(like) && !strncmp(name, like, len));
-}
-
 static const struct cfs_steps_item *
 newest_below(const struct cfs_steps *steps, int64_t below, const char *like)
 {
@@ -302,7 +251,8 @@ newest_below(const struct cfs_steps *steps, int64_t below, const char *like)
 		const struct cfs_steps_item *s = &steps->list[i];
 
 		if (s->whole && (s->number >= 0 || s->order_ns) &&
-		    s->number < below && is_like(s->name, like))
+		    s->number < below &&
+		    (!like || cfs_step_is_like(s->name, like)))
 			return s;
 	}
 	return NULL;
@@ -317,7 +267,7 @@ const struct cfs_steps_item *cfs_steps_settle(const struct cfs_steps *steps,
 		if (steps->list[i].whole &&
 		    !strcmp(steps->list[i].name, pointer))
 			return &steps->list[i];
-	return newest_below(steps, number_of(pointer), pointer);
+	return newest_below(steps, cfs_step_number(pointer), pointer);
 }
 
 int cfs_steps_resolve(struct cfs_source *source, const char *run,

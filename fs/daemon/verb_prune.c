@@ -17,6 +17,7 @@
 #include "fs/daemon/verb.h"
 #include "fs/view/view.h"
 #include "store/ns/ns.h"
+#include "store/util/path.h"
 
 struct prune {
 	struct cfs_verb_context *context;
@@ -37,9 +38,8 @@ static void prune_fini(struct prune *p)
 
 static int path_of(const struct prune *p, const char *step, char **out)
 {
-	if (asprintf(out, "%s%s%s", p->run, p->run[0] ? "/" : "", step) < 0)
-		return *out = NULL, -ENOMEM;
-	return 0;
+	*out = cfs_path_join(p->run, step);
+	return *out ? 0 : -ENOMEM;
 }
 
 static bool is_pinned(void *arg, const char *name)

@@ -7,6 +7,7 @@
 
 #include "fs/format/deepspeed_read.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 static bool ds_owns(const char *name)
 {
@@ -64,13 +65,6 @@ struct ends {
 	const struct cfs_ds_list *list;
 };
 
-static int join(char *buf, size_t size, const char *dir, const char *name)
-{
-	int n = snprintf(buf, size, "%s%s%s", dir, *dir ? "/" : "", name);
-
-	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
-}
-
 static int check_one(void *arg, uint32_t i, struct cfs_error *err)
 {
 	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
@@ -80,7 +74,7 @@ static int check_one(void *arg, uint32_t i, struct cfs_error *err)
 	struct stat st;
 	int r;
 
-	r = join(path, sizeof(path), ends->path, name);
+	r = cfs_path_put(path, sizeof(path), ends->path, name);
 	if (!r)
 		r = ends->source->ops->open(ends->source, path, &file);
 	if (!r)
@@ -108,7 +102,7 @@ static int check_counts(struct cfs_source *source, const char *path,
 	tab = cfs_filetab_new();
 	if (!tab)
 		return -ENOMEM;
-	r = join(full, sizeof(full), path, name);
+	r = cfs_path_put(full, sizeof(full), path, name);
 	if (!r)
 		r = source->ops->open(source, full, &file);
 	if (!r)

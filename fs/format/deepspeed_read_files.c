@@ -8,6 +8,7 @@
 
 #include "store/util/error.h"
 #include "store/util/hash.h"
+#include "store/util/path.h"
 
 #define THREADS_MAX 16
 
@@ -100,13 +101,6 @@ struct settle {
 	struct settled *out; /* by list entry */
 };
 
-static int join(char *buf, size_t size, const char *dir, const char *name)
-{
-	int n = snprintf(buf, size, "%s%s%s", dir, *dir ? "/" : "", name);
-
-	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
-}
-
 static int settle_one(void *arg, uint32_t i, struct cfs_error *err)
 {
 	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
@@ -115,7 +109,7 @@ static int settle_one(void *arg, uint32_t i, struct cfs_error *err)
 	char path[4096];
 	int r;
 
-	r = join(path, sizeof(path), s->path, name);
+	r = cfs_path_put(path, sizeof(path), s->path, name);
 	if (!r)
 		r = s->source->ops->open(s->source, path, &file);
 	if (!r)
@@ -218,7 +212,8 @@ static int add_file(struct cfs_ds_step *step, const struct cfs_ds_entry *entry,
 		return 0;
 	r = fold(&step->base, entry->name, s, err);
 	if (!r)
-		r = join(path, sizeof(path), step->base.path, entry->name);
+		r = cfs_path_put(path, sizeof(path), step->base.path,
+				 entry->name);
 	if (!r)
 		r = cfs_filetab_add(step->base.files, path, &s->version, &row);
 	if (r < 0 || !file)

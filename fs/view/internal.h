@@ -71,8 +71,6 @@ uint64_t cfs_vnode_made_ino(uint64_t seed, const char *name);
 /* Does the source still have this vnode's object at its path?  0, -ESTALE,
  * -ENOENT; @st_out is the source's lstat. */
 int cfs_vnode_check(const struct cfs_vnode *node, struct stat *st_out);
-/* "dir/name", or "name" when @dir is ""; NULL when out of memory. */
-char *cfs_path_join(const char *dir, const char *name);
 /* The tree of a STEP_VIEW or FILE; *tree_out is NULL where the step is as
  * asked already.  -ESTALE when the step is another one now. */
 int cfs_vnode_plan(const struct cfs_vnode *node, struct cfs_tree **tree_out,

@@ -12,6 +12,7 @@
 
 #include "fs/format/format.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 /* ---- making views ---- */
 

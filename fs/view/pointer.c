@@ -5,33 +5,19 @@
  */
 #include "fs/view/internal.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fs/format/format.h"
+#include "fs/format/step_name.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/hash.h"
 #include "store/util/log.h"
+#include "store/util/path.h"
 
 #define POINTER_MAX 4096
-
-/* The number a step's name ends in; -1 for none. */
-static int64_t step_number(const char *name)
-{
-	size_t len = strlen(name), digits = len, i;
-	int64_t n = 0;
-
-	while (digits > 0 && isdigit((unsigned char)name[digits - 1]))
-		digits--;
-	if (digits == len || len - digits > 18)
-		return -1;
-	for (i = digits; i < len; i++)
-		n = n * 10 + (name[i] - '0');
-	return n;
-}
 
 /* 1 whole, 0 not, or an errno that says the run cannot be read. */
 static int is_whole(struct cfs_vnode *run, const char *step,
@@ -50,6 +36,7 @@ static int is_whole(struct cfs_vnode *run, const char *step,
 
 struct candidates {
 	struct cfs_vnode *run;
+	const char *like; /* NULL: steps of any kind */
 	int64_t below;
 	char best[256];
 	int64_t best_number; /* -1: none yet */
@@ -58,10 +45,11 @@ struct candidates {
 static int keep_best(void *arg, const char *name, const struct stat *st)
 {
 	struct candidates *c = arg;
-	int64_t n = step_number(name);
+	int64_t n = cfs_step_number(name);
 
 	if (S_ISDIR(st->st_mode) && n >= 0 && n < c->below &&
-	    n > c->best_number && strlen(name) < sizeof(c->best)) {
+	    n > c->best_number && strlen(name) < sizeof(c->best) &&
+	    (!c->like || cfs_step_is_like(name, c->like))) {
 		c->best_number = n;
 		strcpy(c->best, name);
 	}
@@ -103,25 +91,6 @@ static void note_replaced(struct cfs_vnode *run, const char *target,
 		      cfs_buf_str(&text));
 }
 
-/* The name of a step of this run that a pointer's text is; false: it is none.
- */
-static bool plain_name(const struct cfs_buf *text, char target[256])
-{
-	size_t len = text->len, skip = 0;
-
-	while (len && isspace(text->data[len - 1]))
-		len--;
-	while (skip < len && isspace(text->data[skip]))
-		skip++;
-	len -= skip;
-	if (!len || len >= 256)
-		return false;
-	memcpy(target, text->data + skip, len);
-	target[len] = '\0';
-	return !strchr(target, '/') && target[0] != '.' &&
-	       strlen(target) == len;
-}
-
 /* Replaces @text, the pointer as it is, where it names what is not whole. */
 static int settle(struct cfs_vnode *run, struct cfs_buf *text)
 {
@@ -130,12 +99,13 @@ static int settle(struct cfs_vnode *run, struct cfs_buf *text)
 	char target[256];
 	int r;
 
-	if (!plain_name(text, target))
+	if (!cfs_step_pointed(text->data, text->len, target))
 		return 0;
 	r = is_whole(run, target, &why);
 	if (r)
 		return r < 0 ? r : 0;
-	r = newest_whole(&c, step_number(target));
+	c.like = target;
+	r = newest_whole(&c, cfs_step_number(target));
 	if (r <= 0)
 		return r;
 	note_replaced(run, target, c.best, &why);
@@ -214,7 +184,7 @@ int cfs_pointer_step(struct cfs_vnode *run, char name[256],
 	r = cfs_source_read_small(run->views->source, path, POINTER_MAX, &text);
 	if (!r)
 		r = settle(run, &text);
-	if (!r && plain_name(&text, target)) {
+	if (!r && cfs_step_pointed(text.data, text.len, target)) {
 		r = is_whole(run, target, err);
 		if (r > 0)
 			strcpy(name, target);

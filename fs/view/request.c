@@ -6,6 +6,7 @@
 
 #include "fs/format/format.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 /* ---- what a directory is ---- */
 

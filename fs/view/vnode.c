@@ -8,6 +8,7 @@
 #include "fs/format/format.h"
 #include "store/util/error.h"
 #include "store/util/hash.h"
+#include "store/util/path.h"
 
 #define MADE_BIT (UINT64_C(1) << 63)
 
@@ -107,15 +108,6 @@ int cfs_vnode_refuse(struct cfs_vnode *node, const char *name)
 struct cfs_tree *cfs_vnode_tree(const struct cfs_vnode *node)
 {
 	return node->tree;
-}
-
-char *cfs_path_join(const char *dir, const char *name)
-{
-	char *path;
-
-	if (asprintf(&path, "%s%s%s", dir, *dir ? "/" : "", name) < 0)
-		return NULL;
-	return path;
 }
 
 /* ---- numbers ---- */
