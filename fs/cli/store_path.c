@@ -7,6 +7,7 @@
 #include "fs/cli/live.h"
 #include "fs/cli/store_verb.h"
 #include "store/core/store.h"
+#include "store/util/error.h"
 
 void cfs_store_path_free(struct cfs_store_path *path)
 {
@@ -34,6 +35,7 @@ static int absolute(const char *path, char **out)
  * is a file of it. */
 static int find_prefix(char *path, struct cfs_store_path *out)
 {
+	bool denied = false;
 	char *p = path;
 
 	for (;;) {
@@ -47,6 +49,7 @@ static int find_prefix(char *path, struct cfs_store_path *out)
 		cut = *p;
 		*p = '\0';
 		is = cfs_store_probe(path);
+		denied |= is == -EACCES;
 		if (is > 0)
 			out->store = realpath(path, NULL);
 		*p = cut;
@@ -60,7 +63,7 @@ static int find_prefix(char *path, struct cfs_store_path *out)
 			return -ENOMEM;
 		}
 		if (!cut)
-			return 0;
+			return denied ? -EACCES : 0;
 	}
 }
 
@@ -84,12 +87,18 @@ int cfs_store_path_find(const char *path, struct cfs_store_path *out,
 			struct cfs_error *err)
 {
 	_cleanup_(cfs_freep) char *real = NULL;
+	bool denied;
 	int r;
 
 	r = cfs_store_path_prefix(path, out);
-	if (!r)
-		r = cfs_live_translate(path, &real, err);
-	if (r || !strcmp(real, path))
+	if (r > 0 || (r < 0 && r != -EACCES))
 		return r;
-	return cfs_store_path_prefix(real, out);
+	denied = r < 0; /* somebody's mount, maybe */
+	r = cfs_live_translate(path, &real, err);
+	if (r < 0)
+		return r;
+	if (strcmp(real, path) != 0)
+		return cfs_store_path_prefix(real, out);
+	return denied ? cfs_fail(err, -EACCES, "%s: %s", path, strerror(EACCES))
+		      : 0;
 }

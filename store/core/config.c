@@ -111,7 +111,7 @@ int cfs_config_write(int dirfd, const struct cfs_store_init_options *options,
 	if (json)
 		text = cJSON_Print(json);
 	if (!text)
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to write %s", NAME);
 	fd = openat(dirfd, NAME ".new",
 		    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	r = fd < 0 ? -errno : write_all(fd, text, strlen(text));
@@ -184,7 +184,8 @@ static int check_features(const cJSON *json, const char *path,
 
 			return cfs_fail(err, -EPROTONOSUPPORT,
 					"store %s uses \"%s\", which this "
-					"version does not know",
+					"version does not know: use a "
+					"newer ckptfs",
 					path, s ? s : "?");
 		}
 	return 0;
@@ -223,37 +224,51 @@ static int take_markers(const cJSON *json, struct cfs_store_config *c)
 	return 0;
 }
 
-static int parse(const char *text, const char *path, struct cfs_store_config *c,
-		 struct cfs_error *err)
+/* It is there, so there is a store whose packs may be whole. */
+static int bad(struct cfs_error *err, const char *path, const char *what)
+{
+	return cfs_fail(err, -EBADMSG,
+			"%s/" NAME " %s: put it back from a copy, or from "
+			"another store's with this one's uuid (bytes 76 to 91 "
+			"of its packs)",
+			path, what);
+}
+
+int cfs_config_parse(const char *text, const char *path,
+		     struct cfs_store_config *c, struct cfs_error *err)
 {
 	_cleanup_(json_freep) cJSON *json = cJSON_Parse(text);
 	const char *format;
 	int r;
 
+	*c = (struct cfs_store_config){
+		.frame_bytes = CFS_FRAME_BYTES,
+		.chunk_bytes = CFS_CHUNK_BYTES,
+	};
 	format = cJSON_GetStringValue(
 		cJSON_GetObjectItemCaseSensitive(json, "format"));
 	if (!format || strcmp(format, FORMAT) != 0)
-		return cfs_fail(err, -EINVAL, "%s/%s is no store's", path,
-				NAME);
+		return bad(err, path, "says of no store");
 	c->version = number(json, "version", 0, UINT32_MAX);
 	if (c->version > CFS_STORE_VERSION)
 		return cfs_fail(err, -EPROTONOSUPPORT,
 				"store %s has format version %u; this "
-				"program knows up to %u",
+				"program knows up to %u: use a newer ckptfs",
 				path, c->version, CFS_STORE_VERSION);
 	if (!c->version ||
 	    !parse_uuid(cJSON_GetStringValue(
 				cJSON_GetObjectItemCaseSensitive(json, "uuid")),
 			c->uuid))
-		return cfs_fail(err, -EINVAL,
-				"%s/%s: version or uuid missing or bad", path,
-				NAME);
+		return bad(err, path, "has no good version or uuid");
 	r = check_features(json, path, err);
 	if (r < 0)
 		return r;
 	c->sync_seconds = number(json, "sync_seconds", SECONDS, SECONDS_MAX);
 	r = take_markers(json, c);
-	return r < 0 ? cfs_fail(err, r, "out of memory") : 0;
+	if (r == 0)
+		return 0;
+	cfs_config_fini(c);
+	return cfs_fail(err, r, "%s/%s: no memory for its markers", path, NAME);
 }
 
 int cfs_config_read(int dirfd, const char *path,
@@ -262,20 +277,15 @@ int cfs_config_read(int dirfd, const char *path,
 	_cleanup_(cfs_freep) char *text = NULL;
 	int r;
 
-	*config = (struct cfs_store_config){
-		.frame_bytes = CFS_FRAME_BYTES,
-		.chunk_bytes = CFS_CHUNK_BYTES,
-	};
 	r = slurp(dirfd, &text);
 	if (r == -ENOENT)
 		return cfs_fail(err, r, "%s is no store (no %s)", path, NAME);
+	if (r == -EBADMSG)
+		return bad(err, path, "is no file of its kind");
 	if (r < 0)
 		return cfs_fail(err, r, "%s/%s cannot be read: %s", path, NAME,
 				strerror(-r));
-	r = parse(text, path, config, err);
-	if (r < 0)
-		cfs_config_fini(config);
-	return r;
+	return cfs_config_parse(text, path, config, err);
 }
 
 void cfs_config_fini(struct cfs_store_config *config)

@@ -87,14 +87,16 @@ int cfs_store_probe(const char *path)
 	struct cfs_store_config config;
 	int r;
 
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* A directory above it may be one that only lets through. */
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
 	r = cfs_config_read(fd, path, &config, NULL);
 	if (r == 0)
 		cfs_config_fini(&config);
-	/* A newer store is one all the same; what is odd is none. */
-	if (r == 0 || r == -EPROTONOSUPPORT)
+	/* A newer or damaged one is one all the same: who opens it hears what
+	 * is wrong, and nobody takes it for a directory of files. */
+	if (r == 0 || r == -EPROTONOSUPPORT || r == -EBADMSG)
 		return 1;
-	return r == -ENOENT || r == -EINVAL || r == -EBADMSG ? 0 : r;
+	return r == -ENOENT ? 0 : r;
 }

@@ -144,6 +144,11 @@ int cfs_config_write(int dirfd, const struct cfs_store_init_options *options,
 		     struct cfs_error *err);
 int cfs_config_read(int dirfd, const char *path,
 		    struct cfs_store_config *config, struct cfs_error *err);
+/* Pure: ckptfs.json's text; @path is for messages.  -EBADMSG, and
+ * -EPROTONOSUPPORT: of a newer store.  cfs_config_fini() after success. */
+CFS_MUST_CHECK int cfs_config_parse(const char *text, const char *path,
+				    struct cfs_store_config *c,
+				    struct cfs_error *err);
 void cfs_config_fini(struct cfs_store_config *config);
 int cfs_lock_take(int dirfd, const char *path, int *fd_out,
 		  struct cfs_error *err);

@@ -211,6 +211,69 @@ START_TEST(newer_stores_are_refused)
 }
 END_TEST
 
+/* Not "no store": whoever said that would show or overwrite its packs. */
+START_TEST(a_damaged_config_is_named)
+{
+	static const char *const damages[][2] = {
+		{"\"format\"", "\"fornat\""},
+		{"ckptfs store", "ckptfs stare"},
+		{"\"version\":\t1", "\"version\":\t0"},
+		{"\"uuid\":\t\"", "\"uuid\":\t\"x"},
+		{"{", "("},
+	};
+	struct cfs_store *s = NULL;
+	struct cfs_error err = {""};
+	char path[128];
+
+	ck_assert_int_eq(cfs_store_init(store_dir, NULL, &err), 0);
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(damages); i++) {
+		replace_in_config(damages[i][0], damages[i][1]);
+		ck_assert_int_eq(cfs_store_probe(store_dir), 1);
+		err.text[0] = '\0';
+		ck_assert_int_eq(
+			cfs_store_open(store_dir, &bed_options, &s, &err),
+			-EBADMSG);
+		ck_assert_msg(strstr(err.text, store_dir) &&
+				      strstr(err.text, "ckptfs.json") &&
+				      strstr(err.text, "put it back"),
+			      "%s", err.text);
+		ck_assert_int_eq(cfs_store_init(store_dir, NULL, &err),
+				 -EEXIST);
+		replace_in_config(damages[i][1], damages[i][0]);
+	}
+	(void)snprintf(path, sizeof(path), "%s/ckptfs.json", store_dir);
+	ck_assert_int_eq(truncate(path, 0), 0);
+	ck_assert_int_eq(cfs_store_probe(store_dir), 1);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(cfs_store_probe(store_dir), 0);
+}
+END_TEST
+
+/* Who may not look is told so; a directory that only lets through is passed. */
+START_TEST(what_may_not_be_read_is_told)
+{
+	struct cfs_error err = {""};
+	pid_t pid;
+	int st;
+
+	ck_assert_int_eq(cfs_store_init(store_dir, NULL, &err), 0);
+	ck_assert_int_eq(chmod(dir, 0711), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		if (!geteuid() && seteuid(65534) < 0)
+			_exit(1);
+		if (cfs_store_probe(dir) != 0)
+			_exit(2);
+		_exit(cfs_store_probe(store_dir) == (getuid() ? 1 : -EACCES)
+			      ? 0
+			      : 3);
+	}
+	ck_assert_int_eq(waitpid(pid, &st, 0), pid);
+	ck_assert_int_eq(st, 0);
+}
+END_TEST
+
 START_TEST(a_deleted_or_damaged_index_is_rebuilt)
 {
 	struct cfs_error err = {""};
@@ -775,6 +838,8 @@ static Suite *suite(void)
 	tcase_add_test(disk, room_of_the_killed);
 	tcase_add_test(disk, two_opens_are_refused);
 	tcase_add_test(disk, newer_stores_are_refused);
+	tcase_add_test(disk, a_damaged_config_is_named);
+	tcase_add_test(disk, what_may_not_be_read_is_told);
 	tcase_add_test(disk, a_deleted_or_damaged_index_is_rebuilt);
 	suite_add_tcase(s, disk);
 	tcase_add_test(mem, reads_any_part);
