@@ -170,7 +170,7 @@ static int take_options(int argc, char **argv, struct options *o,
 static int run_path(const char *path, char **out, struct cfs_error *err)
 {
 	_cleanup_(cfs_target_close) struct cfs_target t = {0};
-	_cleanup_(cfs_freep) char *real = NULL;
+	_cleanup_(cfs_freep) char *real = NULL, *seen = NULL;
 	int r;
 
 	r = cfs_live_translate_plain(path, &real, err);
@@ -189,8 +189,8 @@ static int run_path(const char *path, char **out, struct cfs_error *err)
 				path);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path);
-	*out = cfs_target_path(&t);
-	return *out ? 0 : -ENOMEM;
+	seen = cfs_target_path(&t);
+	return seen ? cfs_live_translate(seen, out, err) : -ENOMEM;
 }
 
 static const char *bare(const char *name)

@@ -61,20 +61,20 @@ static bool is_below(const char *path, const char *dir)
 	return strncmp(path, dir, n) == 0 && (!path[n] || path[n] == '/');
 }
 
-/* "id parent dev root MOUNT options … - TYPE SOURCE …": 1 if the mount holds
- * @path, with what is mounted there, of ours or not. */
-static int read_line(const char *line, const char *end, const char *path,
-		     char *mount, char *source, bool *ours)
+/* "id parent dev root MOUNT options … - TYPE SOURCE …": what is mounted there,
+ * of ours or not; false: the line is none. */
+static bool read_line(const char *line, const char *end, char *mount,
+		      char *source, bool *ours)
 {
 	const char *dash = memmem(line, (size_t)(end - line), " - ", 3);
 	const char *f;
 	size_t len;
 
 	if (!dash)
-		return 0;
+		return false;
 	f = field(line, dash, 4, &len);
-	if (!unescape(f, len, mount, PATH_MAX) || !is_below(path, mount))
-		return 0;
+	if (!unescape(f, len, mount, PATH_MAX))
+		return false;
 	f = field(dash + 3, end, 0, &len);
 	*ours = len == strlen("fuse.ckptfs") &&
 		memcmp(f, "fuse.ckptfs", len) == 0;
@@ -93,8 +93,8 @@ int cfs_live_find(const char *text, const char *path, char *mount_out,
 		const char *end = strchrnul(text, '\n');
 
 		/* later lines lie over earlier ones at the same place */
-		if (read_line(text, end, path, mount, source, &ours) &&
-		    strlen(mount) >= best) {
+		if (read_line(text, end, mount, source, &ours) &&
+		    is_below(path, mount) && strlen(mount) >= best) {
 			best = strlen(mount);
 			found = ours;
 			strcpy(mount_out, mount);
@@ -193,6 +193,28 @@ static int translate(const char *path, bool stores, char **out,
 		return -ENOMEM;
 	*out = strdup(cfs_buf_str(&moved));
 	return *out ? 0 : -ENOMEM;
+}
+
+int cfs_live_mount_of(const char *store, char **mount_out)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf table = CFS_BUF_INIT;
+	char mount[PATH_MAX], source[PATH_MAX], view[2];
+	const char *text, *end;
+	bool ours;
+	int r = read_table(&table);
+
+	if (r < 0)
+		return r;
+	for (text = cfs_buf_str(&table); *text; text = end + (*end == '\n')) {
+		end = strchrnul(text, '\n');
+		if (!read_line(text, end, mount, source, &ours) || !ours ||
+		    strcmp(source, store) != 0 ||
+		    getxattr(mount, "user.ckptfs.view", view, 0) > 0)
+			continue;
+		*mount_out = strdup(mount);
+		return *mount_out ? 1 : -ENOMEM;
+	}
+	return 0;
 }
 
 int cfs_live_translate(const char *path, char **out, struct cfs_error *err)

@@ -18,7 +18,11 @@ CFS_MUST_CHECK int cfs_live_translate(const char *path, char **out,
 CFS_MUST_CHECK int cfs_live_translate_plain(const char *path, char **out,
 					    struct cfs_error *err);
 
-/* The same over a given table, for tests; @text is that of
+/* Where the store at @store (a real path) is mounted as it is: 1 and the mount
+ * point, which the caller frees; 0: nowhere that we see. */
+CFS_MUST_CHECK int cfs_live_mount_of(const char *store, char **mount_out);
+
+/* As cfs_live_translate() over a given table, for tests; @text is that of
  * /proc/self/mountinfo, @path absolute and real.  1 when translated: mount
  * point and source in the buffers of PATH_MAX bytes. */
 CFS_MUST_CHECK int cfs_live_find(const char *text, const char *path,

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
+#include "fs/cli/live.h"
 #include "fs/cli/store_share.h"
 #include "fs/cli/store_verb.h"
 #include "fs/cli/vsource.h"
@@ -43,18 +45,46 @@ static char *tidy(const char *path)
 	return out;
 }
 
+/* How much of @path lies before the first view that a mount shows: that is
+ * made here again, which can tell how. */
+static size_t before_views(char *path)
+{
+	char *p = path, *end, cut;
+	ssize_t n;
+
+	while ((p = strchr(p, '@'))) {
+		if (p > path && p[-1] != '/') {
+			p++;
+			continue;
+		}
+		end = p + strcspn(p, "/");
+		cut = *end;
+		*end = 0;
+		n = getxattr(path, "user.ckptfs.view", NULL, 0);
+		*end = cut;
+		if (n > 0)
+			return (size_t)(p - path);
+		p = end;
+	}
+	return strlen(path);
+}
+
 /*
- * The longest prefix of @path (tidy) that is there and is a directory goes to
- * @root_out as a real path, the rest to @rel_out.
+ * The longest prefix of @path (tidy) that is there and is a directory, and no
+ * view, goes to @root_out as a real path, the rest to @rel_out.
  */
 static int split(const char *path, char **root_out, char **rel_out)
 {
 	_cleanup_(cfs_freep) char *head = strdup(path);
-	size_t len = strlen(path), rest;
+	size_t len, rest;
 	struct stat st;
 
 	if (!head)
 		return -ENOMEM;
+	len = before_views(head);
+	while (len > 1 && path[len] && head[len - 1] == '/')
+		len--;
+	head[len] = 0;
 	while (len && (stat(head, &st) < 0 || !S_ISDIR(st.st_mode))) {
 		if (len == 1 && head[0] == '/')
 			break;
@@ -79,9 +109,15 @@ static int split(const char *path, char **root_out, char **rel_out)
 static int open_views(const char *root, struct cfs_target *t,
 		      struct cfs_error *err)
 {
-	struct cfs_views_options options = {.source_path = root};
+	_cleanup_(cfs_freep) char *named = NULL;
+	struct cfs_views_options options = {0};
 	int r;
 
+	/* as the daemon knows it, if it lies in a mount */
+	r = cfs_live_translate(root, &named, err);
+	if (r < 0)
+		return r;
+	options.source_path = named;
 	r = cfs_source_dir_open(root, &t->source);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", root);
@@ -151,20 +187,38 @@ static int walk(struct cfs_target *t, const char *path, struct cfs_error *err)
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", path) : 0;
 }
 
-/* 1 when the path leads into a store. */
-static int open_in_store(const char *clean, struct cfs_target *t,
+/* The same path in the mount of a store that its daemon has open. */
+static int move_to_mount(const struct cfs_store_path *path, char **moved)
+{
+	_cleanup_(cfs_freep) char *mount = NULL;
+	int r = cfs_live_mount_of(path->store, &mount);
+
+	if (r <= 0)
+		return r < 0 ? r : -EBUSY;
+	*moved = cfs_path_join(mount, path->inside);
+	return *moved ? 0 : -ENOMEM;
+}
+
+/* 1 when the path leads into a store; 0 and *@moved when it leads into one that
+ * is mounted. */
+static int open_in_store(const char *clean, struct cfs_target *t, char **moved,
 			 struct cfs_error *err)
 {
 	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
 	const struct cfs_opened *opened;
+	struct cfs_error why = {""};
 	int r;
 
 	r = cfs_store_path_prefix(clean, &path);
 	if (r <= 0)
 		return r;
-	r = cfs_store_share_get(path.store, &t->share, err);
+	r = cfs_store_share_get(path.store, &t->share, &why);
+	if (r == -EBUSY)
+		r = move_to_mount(&path, moved);
+	if (*moved)
+		return 0;
 	if (r < 0)
-		return r;
+		return cfs_fail(err, r, "%s", why.text);
 	opened = cfs_store_share_opened(t->share);
 	t->source = opened->source;
 	t->views = opened->views;
@@ -177,14 +231,15 @@ static int target_open(const char *path, struct cfs_target *t,
 		       struct cfs_error *err)
 {
 	_cleanup_(cfs_freep) char *clean = tidy(path);
+	_cleanup_(cfs_freep) char *moved = NULL;
 	int r;
 
 	if (!clean)
 		return -ENOMEM;
-	r = open_in_store(clean, t, err);
+	r = open_in_store(clean, t, &moved, err);
 	if (r)
 		return r < 0 ? r : walk(t, path, err);
-	r = split(clean, &t->root, &t->rel);
+	r = split(moved ? moved : clean, &t->root, &t->rel);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path);
 	r = open_views(t->root, t, err);

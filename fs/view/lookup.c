@@ -108,6 +108,17 @@ static int lookup_view(struct cfs_vnode *dir, const struct stat *dir_st,
 
 /* ---- inside ---- */
 
+/* A source that is itself a mount shows views, too, or refuses to: ours can say
+ * how they are made, or why they are not.  @r is what stat() said. */
+static bool is_shown(struct cfs_source *source, const char *path,
+		     const char *name, int r)
+{
+	if (name[0] != '@' || r == -EINVAL)
+		return r == -EINVAL;
+	return !r && source->ops->getxattr(source, path, "user.ckptfs.view",
+					   NULL, 0) > 0;
+}
+
 static int lookup_in_source(struct cfs_vnode *dir, const char *name,
 			    struct cfs_vnode **out, struct cfs_error *err)
 {
@@ -125,6 +136,8 @@ static int lookup_in_source(struct cfs_vnode *dir, const char *name,
 	if (!path)
 		return -ENOMEM;
 	r = source->ops->stat(source, path, &st);
+	if (is_shown(source, path, name, r))
+		r = -ENOENT;
 	if (!r)
 		return cfs_vnode_new_source(dir->views, path, &st, dir->salt,
 					    out);

@@ -60,7 +60,8 @@ struct cfs_views_options {
 	bool forget_trees; /* vnodes do not keep their tree alive (a mount has
 			      more of them than memory); cfs_vnode_tree() is
 			      then NULL */
-	const char *source_path; /* for the registry of named views; or NULL */
+	/* For the registry of named views, perhaps inside a store; or NULL. */
+	const char *source_path;
 	bool writable; /* the caller passes writes on to the source: vnodes show
 			  its write bits, and files and links that are not made
 			  its inode numbers */

@@ -132,6 +132,8 @@ int cfs_views_open(struct cfs_source *source,
 		return -ENOMEM;
 	if (options->source_path) {
 		views->source_path = realpath(options->source_path, NULL);
+		if (!views->source_path && errno == ENOENT)
+			views->source_path = strdup(options->source_path);
 		if (!views->source_path)
 			return cfs_fail(err, -errno, "%s: %s",
 					options->source_path, strerror(errno));

@@ -646,8 +646,13 @@ def test_mounted():
                 run("gc", name)
             run("ls", f"{m}/run")
             run("diff", f"{m}/run/@dp2", f"{m}/more/run")
-            run("ls", f"{p.store}/run", status=1)
-            assert m in run.stderr, run.stderr
+            for verb in (["ls"], ["check"], ["show"], ["view", "explain"]):
+                # the paths they print aside
+                assert run(*verb, f"{p.store}/run/{STEP}").count("\n") == \
+                    run(*verb, f"{m}/run/{STEP}").count("\n"), verb
+            run("diff", f"{p.store}/run/@dp2", f"{m}/run")
+            run("export", "--quiet", f"{p.store}/run/@dp2", f"{p.top}/out")
+            run("diff", f"{p.top}/out", f"{m}/run")
             run("fsck", "--rebuild-index", p.store, status=1)
             for n in (1, 2, 3):
                 shutil.copytree(f"{m}/run/{STEP}", f"{m}/run/global_step{n}")
