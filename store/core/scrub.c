@@ -1,6 +1,7 @@
 /*
  * scrub: reads every object and checks its digest.  Keys are taken in portions
- * and each portion is read in the order of the packs.
+ * and each portion is read in the order of the packs.  Before that, the log's
+ * own records: while the index is whole nobody else reads them.
  */
 #include "store/core/store_internal.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/log.h"
 
 #define PORTION 65536u
 
@@ -61,6 +63,60 @@ static void found(struct scrub *s, const struct item *item, int r)
 		       : r == -EBADMSG ? "damaged"
 				       : strerror(-r));
 	c->finding(c->arg, text);
+}
+
+/* ---- the log ---- */
+
+static void found_in_log(void *arg, struct cfs_position at, int r)
+{
+	struct scrub *s = arg;
+	const struct cfs_job_control *c = s->control;
+	char text[160];
+
+	s->result.damaged++;
+	s->result.log_damaged++;
+	if (!c || !c->finding)
+		return;
+	(void)snprintf(text, sizeof(text),
+		       "record of the log in pack 0000/%08x at %u: %s", at.pack,
+		       at.off,
+		       r == -ENOENT    ? "the pack is missing"
+		       : r == -EBADMSG ? "damaged"
+				       : strerror(-r));
+	c->finding(c->arg, text);
+}
+
+/* The index has what the log can no longer tell: once a snapshot of it is
+ * written, the log is read from there. */
+static int check_log(struct scrub *s)
+{
+	struct cfs_store *store = s->store;
+	struct cfs_position at;
+	int r;
+
+	r = cfs_packs_check_log(store->packs, store->recovered_end,
+				found_in_log, s);
+	if (r < 0 || !s->result.log_damaged)
+		return r;
+	/* not into a pack whose head may be what is damaged */
+	r = cfs_append_start(store);
+	if (r == 0)
+		r = cfs_packs_roll(store->packs);
+	if (r == 0)
+		r = cfs_gc_snapshot(store, &at);
+	if (r == 0)
+		cfs_log(CFS_LOG_WARN,
+			"store %s: the log was damaged; a snapshot was written "
+			"to pack %08x, and what lies before it is not needed "
+			"to rebuild the index",
+			store->path, at.pack);
+	else
+		(void)cfs_log_err(
+			r,
+			"store %s: the log is damaged and no snapshot "
+			"can be written: keep index/, and scrub again",
+			store->path);
+	return 0;
 }
 
 /* ---- one object ---- */
@@ -215,8 +271,10 @@ static int check_class(struct scrub *s)
 
 static int scrub(struct scrub *s)
 {
-	int r = 0;
+	int r = tell(s);
 
+	if (r == 0)
+		r = check_log(s);
 	for (int i = 0; r == 0 && i < 2; i++) {
 		s->is_map = i;
 		r = count_keys(s);

@@ -226,9 +226,11 @@ CFS_MUST_CHECK int cfs_store_gc(struct cfs_store *store,
 				struct cfs_error *err);
 struct cfs_scrub_result {
 	uint64_t chunks, maps, bytes, damaged, missing;
+	uint64_t log_damaged; /* of damaged: records that are no objects */
 };
-/* Every digest of every object; findings name chunk and pack.  0 also with
- * findings. */
+/* Every record of the log that a rebuild needs (damage there makes a fresh
+ * snapshot, so that it is not needed any more), then every digest of every
+ * object; findings name chunk and pack.  0 also with findings. */
 CFS_MUST_CHECK int cfs_store_scrub(struct cfs_store *store,
 				   const struct cfs_job_control *control,
 				   struct cfs_scrub_result *result_out,

@@ -127,6 +127,19 @@ CFS_MUST_CHECK int cfs_packs_verify(struct cfs_packs *packs,
 				    const struct cfs_record *record,
 				    struct cfs_place place);
 
+/*
+ * Every record's head of the log from the pack of the newest snapshot on, up to
+ * what the last sync made durable, and the payloads of those that are not
+ * objects.  @fn is told where one does not hold and why (-EBADMSG, -ENOENT: the
+ * pack is missing, -EIO); behind a head that does not, the next pack follows.
+ * @end: where the log ends if nothing was appended yet.  At any time; one
+ * caller at a time.  0, -ENOMEM.
+ */
+typedef void cfs_log_damage_fn(void *arg, struct cfs_position at, int r);
+CFS_MUST_CHECK int cfs_packs_check_log(struct cfs_packs *packs,
+				       struct cfs_position end,
+				       cfs_log_damage_fn *fn, void *arg);
+
 /* ---- appending ---- */
 
 /*

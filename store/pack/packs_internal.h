@@ -132,6 +132,12 @@ int cfs_packs_sync_mend(struct cfs_packs *packs);
 /* Writes the footer and seals; with no lock held, nobody writes to @pack. */
 void cfs_packs_footer_write(struct cfs_packs *packs,
 			    const struct cfs_packs_pack *pack);
+/* ---- packs_open.c ---- */
+/* The head of a pack and the number of its first record: 0, -EBADMSG: it has
+ * none that holds; -ENOENT. */
+int cfs_packs_head_read(struct cfs_packs *packs, uint32_t number,
+			struct cfs_layout_head *head_out, uint64_t *first_out,
+			struct cfs_error *err);
 /* ---- packs_scan.c ---- */
 /* @len bytes of a pack, or -EBADMSG when it ends before; -EIO. */
 int cfs_packs_scan_read(struct cfs_packs *packs, uint32_t number, void *buf,

@@ -12,10 +12,9 @@
  * and while names are deleted groups are written. */
 #define RESERVE_MORE (8u << 20)
 
-/* The head of a pack: 0, -EBADMSG: it has none that holds; -ENOENT. */
-static int head_read(struct cfs_packs *packs, uint32_t number,
-		     struct cfs_layout_head *head_out, uint64_t *first_out,
-		     struct cfs_error *err)
+int cfs_packs_head_read(struct cfs_packs *packs, uint32_t number,
+			struct cfs_layout_head *head_out, uint64_t *first_out,
+			struct cfs_error *err)
 {
 	struct cfs_record record;
 	uint8_t raw[CFS_LAYOUT_FIRST];
@@ -98,7 +97,7 @@ static int chain_find(struct cfs_packs *packs, const struct seen *seen,
 
 	for (size_t i = seen->n; i && r < 0; i--) {
 		number = seen->numbers[i - 1];
-		r = head_read(packs, number, &head, &first, err);
+		r = cfs_packs_head_read(packs, number, &head, &first, err);
 		if (r < 0 && r != -EBADMSG && r != -ENOENT)
 			return r == -EPERM ? -EBADMSG : r;
 	}
@@ -113,7 +112,7 @@ static int chain_find(struct cfs_packs *packs, const struct seen *seen,
 		end = head.prev_end;
 		if (!number)
 			break;
-		r = head_read(packs, number, &head, &first, err);
+		r = cfs_packs_head_read(packs, number, &head, &first, err);
 		if (r == -ENOENT || r == -EBADMSG) {
 			packs->lacking = number;
 			packs->lacking_bad = r == -EBADMSG;
@@ -204,7 +203,7 @@ static int number_after(struct cfs_packs *packs, struct cfs_position end,
 	packs->next_number = 1;
 	if (!end.pack)
 		return 0;
-	r = head_read(packs, end.pack, &head, &first, err);
+	r = cfs_packs_head_read(packs, end.pack, &head, &first, err);
 	if (r < 0)
 		return cfs_fail(err, r,
 				"pack %08x does not begin with a "
