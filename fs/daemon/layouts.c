@@ -19,7 +19,6 @@
 #include "store/util/buf.h"
 #include "store/util/path.h"
 
-#define POINTER	   "latest_checkpointed_iteration.txt"
 #define BLANK	   " \t\r\n"
 #define GROUPS_MAX 8u
 #define RANKS_MAX  4096u
@@ -211,7 +210,7 @@ static int megatron(struct look *l, int64_t number)
 	if (r < 0)
 		return r;
 	if (!r)
-		return lacks(l, "its number in " POINTER);
+		return lacks(l, "its number in " CFS_LAYOUT_POINTER);
 	if (!l->n_ranks)
 		return settle(l, l->json, "`metadata.json`");
 	r = l->source->ops->readdir(l->source, l->path, has_rank_file, &ranks);
@@ -267,7 +266,8 @@ int cfs_layout_look(struct cfs_source *source, const char *run,
 int cfs_layout_pointer(struct cfs_source *source, const char *run,
 		       char name_out[256])
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(run, POINTER);
+	_cleanup_(cfs_freep) char *path =
+		cfs_path_join(run, CFS_LAYOUT_POINTER);
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
 	const char *p;
 	size_t len;
@@ -292,4 +292,14 @@ int cfs_layout_pointer(struct cfs_source *source, const char *run,
 		return 0;
 	(void)snprintf(name_out, 256, "iter_%07lld", strtoll(p, NULL, 10));
 	return 1;
+}
+
+bool cfs_layout_pointer_text(const char *step, char text_out[24])
+{
+	const int64_t number = number_behind(step, "iter_");
+
+	if (number < 0)
+		return false;
+	(void)snprintf(text_out, 24, "%lld", (long long)number);
+	return true;
 }

@@ -25,8 +25,13 @@ struct cfs_layout_facts {
 CFS_MUST_CHECK int cfs_layout_look(struct cfs_source *source, const char *run,
 				   const char *name,
 				   struct cfs_layout_facts *out);
-/* What a pointer other than `latest` names: 1, or 0. */
+/* The pointer that is no `latest`: Megatron's, a number. */
+#define CFS_LAYOUT_POINTER "latest_checkpointed_iteration.txt"
+/* What it names: 1, or 0. */
 CFS_MUST_CHECK int cfs_layout_pointer(struct cfs_source *source,
 				      const char *run, char name_out[256]);
+
+/* What it must say to name @step; false: it cannot. */
+bool cfs_layout_pointer_text(const char *step, char text_out[24]);
 
 #endif

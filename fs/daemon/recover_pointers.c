@@ -9,12 +9,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/daemon/nstree.h"
 #include "fs/daemon/steps.h"
 #include "fs/daemon/verb.h"
 #include "fs/view/view.h"
+#include "store/map/source.h"
 #include "store/ns/ns.h"
 #include "store/util/log.h"
+#include "store/util/path.h"
+
+#define LATEST "latest"
 
 struct recover {
 	struct cfs_verb_context *context;
@@ -38,12 +43,15 @@ static int write_pointer(struct cfs_ns *ns, uint64_t ino, const char *text)
 	return r;
 }
 
-static int settle_run(struct recover *c, const char *run, uint64_t ino)
+/* @file: what the pointer is called. */
+static int settle_run(struct recover *c, const char *run, const char *file,
+		      uint64_t ino)
 {
 	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
 	struct cfs_error why = {""};
 	const struct cfs_steps_item *item;
-	char pointer[256];
+	char pointer[256], number[24];
+	const char *text;
 	int r;
 
 	r = cfs_steps_pointer(c->source, run, pointer);
@@ -56,34 +64,55 @@ static int settle_run(struct recover *c, const char *run, uint64_t ino)
 	if (r < 0)
 		return r;
 	item = cfs_steps_settle(&steps, pointer);
-	if (!item) {
+	text = item ? item->name : NULL;
+	if (item && strcmp(file, LATEST) != 0)
+		text = cfs_layout_pointer_text(item->name, number) ? number
+								   : NULL;
+	if (!text) {
 		if (steps.n)
 			cfs_log(CFS_LOG_WARN,
-				"%s/latest names %s, which is not whole (%s); "
-				"no whole step before it",
-				run, pointer, why.text);
+				"%s/%s names %s, which is not whole (%s); no "
+				"whole step before it",
+				run, file, pointer, why.text);
 		return 0;
 	}
 	cfs_log(CFS_LOG_WARN,
-		"%s/latest named %s, which is not whole (%s) since the last "
+		"%s/%s named %s, which is not whole (%s) since the last "
 		"mount ended in a crash: it is set to %s",
-		run, pointer, why.text, item->name);
-	return write_pointer(c->context->ns, ino, item->name);
+		run, file, pointer, why.text, item->name);
+	return write_pointer(c->context->ns, ino, text);
+}
+
+/* Megatron's pointer counts where there is no `latest`. */
+static bool counts(struct recover *c, const char *run, const char *file)
+{
+	_cleanup_(cfs_freep) char *latest = NULL;
+	struct stat st;
+
+	if (!strcmp(file, LATEST))
+		return true;
+	if (strcmp(file, CFS_LAYOUT_POINTER) != 0)
+		return false;
+	latest = cfs_path_join(run, LATEST);
+	return latest && c->source->ops->stat(c->source, latest, &st) < 0;
 }
 
 static int on_object(void *arg, const char *path, const struct stat *st)
 {
 	struct recover *c = arg;
 	const char *slash = strrchr(path, '/');
+	const char *file = slash ? slash + 1 : path;
 	_cleanup_(cfs_freep) char *run = NULL;
 	int r;
 
-	if (!S_ISREG(st->st_mode) || strcmp(slash ? slash + 1 : path, "latest"))
+	if (!S_ISREG(st->st_mode))
 		return 0;
 	run = strndup(path, slash ? (size_t)(slash - path) : 0);
 	if (!run)
 		return -ENOMEM;
-	r = settle_run(c, run, st->st_ino);
+	if (!counts(c, run, file))
+		return 0;
+	r = settle_run(c, run, file, st->st_ino);
 	if (r < 0 && r != -ENOMEM && r != -ENOSPC)
 		(void)cfs_log_err(r, "%s: its pointer could not be looked at",
 				  path);

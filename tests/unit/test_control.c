@@ -20,6 +20,7 @@
 #include "fs/daemon/verb.h"
 #include "fs/daemon/wire.h"
 #include "store/core/store.h"
+#include "store/map/source.h"
 #include "store/ns/ns.h"
 #include "store/util/buf.h"
 #include "store/util/digest.h"
@@ -556,6 +557,59 @@ START_TEST(test_recover_pointers)
 }
 END_TEST
 
+static void put_file(const char *dir, const char *name, const char *text)
+{
+	char path[PATH_MAX];
+	FILE *f;
+
+	ck_assert(mkdir(dir, 0755) == 0 || errno == EEXIST);
+	ck_assert_int_lt(snprintf(path, sizeof(path), "%s/%s", dir, name),
+			 (int)sizeof(path));
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_ge(fputs(text, f), 0);
+	ck_assert_int_eq(fclose(f), 0);
+}
+
+static void check_text(struct cfs_opened *o, const char *path, const char *want)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+
+	ck_assert_int_eq(cfs_source_read_small(o->source, path, 100, &text), 0);
+	ck_assert_str_eq(cfs_buf_str(&text), want);
+}
+
+/* Megatron's pointer is a number; it counts where there is no `latest`. */
+START_TEST(test_recover_a_number)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char run[200], step[250], rank[300], arguments[400];
+	int n;
+
+	ck_assert_int_lt(snprintf(run, sizeof(run), "%s", below("megatron")),
+			 (int)sizeof(run));
+	put_file(run, "latest_checkpointed_iteration.txt", "2");
+	for (n = 1; n <= 2; n++) {
+		(void)snprintf(step, sizeof(step), "%s/iter_%07d", run, n);
+		(void)snprintf(rank, sizeof(rank), "%s/mp_rank_00", step);
+		put_file(step, "common.pt", "");
+		put_file(rank, n == 1 ? "model_optim_rng.pt" : "other", "x");
+	}
+	open_store(new_store("s"), &o, &context);
+	(void)snprintf(arguments, sizeof(arguments),
+		       "{\"path\":\"\",\"sources\":[{\"path\":\"%s\","
+		       "\"name\":\"run\"}]}",
+		       run);
+	run_ok(&context, "import", arguments);
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_text(&o, "run/latest_checkpointed_iteration.txt", "1");
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_text(&o, "run/latest_checkpointed_iteration.txt", "1");
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 /* ---- send, receive ---- */
 
 static int send_to_file(struct cfs_verb_context *context, const char *file)
@@ -659,6 +713,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_prune_rules);
 	tcase_add_test(t, test_pins);
 	tcase_add_test(t, test_recover_pointers);
+	tcase_add_test(t, test_recover_a_number);
 	tcase_add_test(t, test_receive_damaged);
 	suite_add_tcase(s, t);
 	return s;
