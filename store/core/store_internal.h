@@ -2,9 +2,7 @@
  * What the files of store/core share: the open store, and what gc, scrub and
  * fsck need of it.
  *
- * Lock order: cut, then object_lock, then the leaves (every other one here, and
- * those inside packs, levels and index).  No lock is held while packs append,
- * sync or read, except start_lock and room_lock (room is made under them).
+ * Lock order and what may be held across I/O: store/DESIGN.md, "Locks".
  */
 #ifndef CFS_CORE_STORE_INTERNAL_H
 #define CFS_CORE_STORE_INTERNAL_H
