@@ -159,6 +159,19 @@ void cfs_ino_unlinked(struct cfs_ino *ino)
 	(void)pthread_mutex_unlock(&ino->lock);
 }
 
+void cfs_ino_found(struct cfs_ino *ino, const char *name)
+{
+	bool marker;
+
+	if (!S_ISREG(ino->type))
+		return;
+	marker = cfs_ns_is_marker(ino->ns, name);
+	/* another of its names may be a marker's */
+	ino->marker = marker || (ino->marker && ino->nlink > 1);
+	if (ino->ns->sniffer && !ino->name)
+		ino->name = strdup(name); /* only a hint */
+}
+
 int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,
 		  struct stat *st_out)
 {
@@ -187,11 +200,7 @@ int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,
 		return r;
 	(void)pthread_mutex_lock(&i->lock);
 	cfs_ino_stat(i, st_out);
-	if (S_ISREG(i->type)) {
-		i->marker = cfs_ns_is_marker(ns, name);
-		if (ns->sniffer && !i->name)
-			i->name = strdup(name); /* only a hint */
-	}
+	cfs_ino_found(i, name);
 	(void)pthread_mutex_unlock(&i->lock);
 	return 0;
 }

@@ -107,6 +107,11 @@ int cfs_ns_flush(struct cfs_ns_file *file)
 	bool marker;
 	int r;
 
+	/* Now: the kernel tells of the last close only after close(2), and a
+	 * marker that is closed next promises what is here. */
+	if (atomic_exchange_explicit(&file->staged, false,
+				     memory_order_relaxed))
+		unstage(ino);
 	/* acquire: the writes it counts come before */
 	if (!atomic_exchange_explicit(&file->wrote, false,
 				      memory_order_acquire))

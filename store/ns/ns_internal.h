@@ -193,6 +193,8 @@ CFS_MUST_CHECK int cfs_dir_empty(struct cfs_ns *ns, uint64_t dir);
 /* A directory that exists: 0, -ENOTDIR, -ENOENT. */
 CFS_MUST_CHECK int cfs_dir_get(struct cfs_ns *ns, uint64_t dir,
 			       struct cfs_ino **out);
+/* lock held: @ino was given out under @name. */
+void cfs_ino_found(struct cfs_ino *ino, const char *name);
 /* Inside: a name came or went; @links: subdirectories. */
 void cfs_dir_changed(struct cfs_ino *dir, int links);
 /* Inside: what one name less changes besides names; a directory loses all. */

@@ -18,8 +18,8 @@ struct listing {
 };
 
 /* What a name leads to, all of it: 1 and a reference, 0 if it is gone. */
-static int look(const struct listing *l, uint64_t ino, struct stat *st,
-		struct cfs_ino **out)
+static int look(const struct listing *l, const char *name, uint64_t ino,
+		struct stat *st, struct cfs_ino **out)
 {
 	int r = cfs_ino_get(l->ns, ino, out);
 
@@ -27,6 +27,7 @@ static int look(const struct listing *l, uint64_t ino, struct stat *st,
 		return r == -ENOENT ? 0 : r;
 	(void)pthread_mutex_lock(&(*out)->lock);
 	cfs_ino_stat(*out, st);
+	cfs_ino_found(*out, name); /* no lookup need follow */
 	(void)pthread_mutex_unlock(&(*out)->lock);
 	return 1;
 }
@@ -47,7 +48,7 @@ static int emit(const struct listing *l, const char *name, uint64_t cookie)
 	st.st_ino = v.ino;
 	st.st_mode = DTTOIF(v.type);
 	if (l->full) {
-		r = look(l, v.ino, &st, &i);
+		r = look(l, name, v.ino, &st, &i);
 		if (r <= 0)
 			return r;
 		/* before fn: the kernel may forget it while that returns */

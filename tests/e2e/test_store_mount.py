@@ -673,6 +673,28 @@ def test_kill_after_fsync():
         assert read(f"{mnt}/d/data2") == b"z" * MIB
 
 
+def test_markers_found_by_listing():
+    """`ls` may tell the kernel of a marker; nothing looks it up after that.
+    What was closed before it is as durable, if emptied first, too."""
+    with mounted() as (s, mnt):
+        create(f"{mnt}/data", b"0")
+        create(f"{mnt}/latest", b"step0")
+        for i in range(1, 31):
+            s.kill()
+            s.mount()
+            assert read(f"{mnt}/latest") == b"step%d" % (i - 1)
+            assert read(f"{mnt}/data") == b"%d" % (i - 1)
+            s.umount()
+            s.mount()
+            assert len(os.listdir(mnt)) == 2
+            for e in os.scandir(mnt):
+                e.stat()
+            with open(f"{mnt}/data", "wb", buffering=0) as f:
+                f.write(b"%d" % i)
+            with open(f"{mnt}/latest", "wb", buffering=0) as f:
+                f.write(b"step%d" % i)
+
+
 def test_kill_after_overwriting():
     """What was written over the end of a stream, and then a new stream."""
     rng = random.Random(SEED)
