@@ -1,7 +1,6 @@
 """`ckptfs import` of a trained step, beside restic, borg and casync."""
 import os
 import shutil
-import subprocess
 
 from . import part_resume
 from .machine import median, tree_size, warm
@@ -65,8 +64,11 @@ def measure(cfg, table):
     size = tree_size(run)
     warm(run)
     tools = {"ckptfs": ours, "ckptfs, derived": ours_derived}
-    tools |= {n: f for n, f in TOOLS.items() if not subprocess.run(
-        ["which", n.split()[0]], capture_output=True).returncode}
+    for name, tool in TOOLS.items():
+        if shutil.which(name.split()[0]):
+            tools[name] = tool
+        else:
+            print(f"  {name} is not installed: left out")
     got = {name: [] for name in tools}
     for _ in range(cfg.runs):
         for name, tool in tools.items():
