@@ -144,15 +144,12 @@ static inline void ns_expect_fill(struct cfs_ns_file *f, uint64_t seed,
 	free(p);
 }
 
-#pragma weak cfs_store_fsck
 static inline void ns_no_problems(struct ns_bed *b)
 {
 	struct cfs_fsck_result result;
 	struct cfs_error err = {""};
 
 	ck_assert_int_eq(cfs_ns_sync(b->ns), 0);
-	if (!cfs_store_fsck)
-		return;
 	ck_assert_msg(cfs_store_fsck(b->bed.store, NULL, &result, &err) == 0,
 		      "%s", err.text);
 	ck_assert_uint_eq(result.problems, 0);
