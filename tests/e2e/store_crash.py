@@ -3,20 +3,25 @@
 
 usage: store_crash.py [--kills N] [--mib M] [--work DIR]
 
-Workers write, append, overwrite, rename, link, truncate, delete and copy in
-directories of their own through the mount; whatever fsync(2) (of a file or of
-a directory), or the closing of a completion marker, acknowledged is noted
-outside of the mount. After each kill the store is mounted again, without any
-repair command, and every acknowledged state must be there bit for bit, unless
-the worker changed it after (then the old or the new one, whole).
+Workers write, append, overwrite, replace by rename, link and unlink, truncate,
+delete and copy by reference in directories of their own through the mount.
+What they are about to do, and that fsync(2) (of a file or of a directory) or
+the closing of a completion marker acknowledged it, is noted outside of the
+mount. After each kill the store is mounted again, without any repair command.
+Then each file must be, bit for bit, what was acknowledged last. Of the one
+change that a worker had under way, only as much may be there as it had made:
+the old file or a beginning of the new one; all old bytes before appended ones;
+outside of an overwritten range the old bytes, within it old or new ones;
+renamed, linked, truncated and deleted files as before or as after, and a
+closed marker never without what was written before it.
 
 A kill comes a moment after a random amount was acknowledged, so that a slow
 machine does as much between two of them as a fast one. Reports kills,
-acknowledged syncs and bytes on average, and the slowest mount; fewer than 20
-syncs or 256 MiB on average are a failure.
+acknowledged syncs and the bytes newly written that these acknowledged (copies
+by reference count for none), and the slowest mount; fewer than 20 syncs or M
+(256) MiB on average are a failure, however many kills.
 """
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -59,107 +64,147 @@ def noise(rng, size):
     return (block * (size // len(block) + 1))[:size]
 
 
-class Worker:
-    """Files f0 … f9 in one directory; `sure` is what an fsync acknowledged,
-    `maybe` what was begun after that and may or may not be there."""
+def sync(top):
+    fd = os.open(top, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
-    def __init__(self, top, journal, seed):
+
+def content(note):
+    """The bytes that a noted change writes."""
+    return noise(random.Random(note["seed"]), note["size"])
+
+
+def after(note, files):
+    """What the change makes of the files: name -> bytes, None for none."""
+    how, name = note["how"], note["name"]
+    old = files.get(name)
+    if how in ("new", "replace"):
+        return {name: content(note)}
+    if how == "append":
+        return {name: old + content(note)}
+    if how == "overwrite":
+        end = note["at"] + note["size"]
+        return {name: old[:note["at"]] + content(note) + old[end:]}
+    if how == "truncate":
+        return {name: old[:note["at"]]}
+    if how == "link":
+        return {name: None, note["to"]: old}
+    if how == "copy":
+        return {note["to"]: old}
+    if how == "marker":
+        return {"payload": content(note), "latest": note["tag"].encode()}
+    assert how == "delete", how
+    return {name: None}
+
+
+class Worker:
+    """Files f0 … f9 in one directory, changed one at a time."""
+
+    def __init__(self, top, journal, seed, known):
         self.top, self.j = top, journal
         self.rng = random.Random(seed)
-        self.now = {}  # name -> bytes, as this process sees it
+        self.now = known  # name -> bytes, as this process sees it
         os.makedirs(top, exist_ok=True)
 
     def path(self, name):
         return f"{self.top}/{name}"
 
-    def begin(self, name):
-        """Before the first change after an acknowledgement."""
-        self.j.note(op="begin", name=name)
-
-    def sure(self, name, data):
-        digest = None if data is None else hashlib.sha256(data).hexdigest()
-        self.j.note(op="sure", name=name, digest=digest,
-                    size=len(data) if data is not None else 0)
-
-    def step(self):
-        name = f"f{self.rng.randrange(10)}"
-        self.begin(name)
-        rng, path = self.rng, self.path(name)
+    def note(self):
+        """One change, drawn."""
+        rng = self.rng
+        name, to = (f"f{i}" for i in rng.sample(range(10), 2))
         old = self.now.get(name)
         how = rng.choice(["new", "new", "append", "overwrite", "replace",
-                          "truncate", "delete", "marker"])
-        if how in ("append", "overwrite", "truncate") and not old:
+                          "truncate", "delete", "marker", "link", "copy"])
+        if not old and how not in ("replace", "marker"):
             how = "new"
-        if how == "new":
-            data = noise(rng, rng.choice([10, 3000, 100_000, 5 * MIB,
-                                          24 * MIB, 48 * MIB]))
-            with open(path, "wb", buffering=0) as f:
-                for at in range(0, len(data), MIB):
-                    f.write(data[at:at + MIB])
-                os.fsync(f.fileno())
-        elif how == "append":
-            more = noise(rng, rng.choice([1, 5000, 2 * MIB]))
-            data = old + more
-            with open(path, "ab", buffering=0) as f:
-                f.write(more)
-                os.fsync(f.fileno())
-        elif how == "overwrite":
-            part = noise(rng, min(len(old), rng.choice([1, 4096, 300_000])))
-            at = rng.randrange(len(old) - len(part) + 1)
-            data = old[:at] + part + old[at + len(part):]
-            with open(path, "r+b", buffering=0) as f:
-                f.seek(at)
-                f.write(part)
-                os.fsync(f.fileno())
-        elif how == "replace":
-            data = noise(rng, rng.choice([100, 200_000, 8 * MIB]))
-            with open(path + ".tmp", "wb", buffering=0) as f:
-                f.write(data)
-            os.rename(path + ".tmp", path)
-            self.sync_dir()
+        note = {"how": how, "name": name, "seed": rng.randrange(1 << 31)}
+        sizes = {"new": [10, 3000, 100_000, 5 * MIB, 24 * MIB, 48 * MIB],
+                 "append": [1, 5000, 2 * MIB],
+                 "overwrite": [1, 4096, 300_000],
+                 "replace": [100, 200_000, 8 * MIB],
+                 "marker": [1000, 3 * MIB]}
+        note["size"] = rng.choice(sizes.get(how, [0]))
+        if how == "overwrite":
+            note["size"] = min(note["size"], len(old))
+            note["at"] = rng.randrange(len(old) - note["size"] + 1)
         elif how == "truncate":
-            data = old[:rng.randrange(len(old) + 1)]
-            os.truncate(path, len(data))
-            self.sync_dir()
-        elif how == "delete":
-            data = None
-            if old is not None:
-                os.unlink(path)
-            self.sync_dir()
-        else:
-            self.marker()
-            data = old
-            if data is None:
-                return
-        self.now[name] = data
-        self.sure(name, data)
+            note["at"] = rng.randrange(len(old) + 1)
+        elif how == "marker":
+            note["tag"] = f"step{rng.randrange(1000)}"
+        elif how in ("link", "copy"):
+            note["to"] = to
+        return note
 
-    def sync_dir(self):
-        fd = os.open(self.top, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def step(self):
+        note = self.note()
+        new = after(note, self.now)
+        self.j.note(op="begin", **note)
+        getattr(self, note["how"])(note, new)
+        self.j.note(op="sure", bytes=note["size"])
+        self.now.update(new)
 
-    def marker(self):
+    def write(self, name, mode, data, at=0, sync=True):
+        with open(self.path(name), mode, buffering=0) as f:
+            if at:
+                f.seek(at)
+            for i in range(0, len(data), MIB):
+                f.write(data[i:i + MIB])
+            if sync:
+                os.fsync(f.fileno())
+
+    def new(self, note, new):
+        self.write(note["name"], "wb", new[note["name"]])
+
+    def append(self, note, _):
+        self.write(note["name"], "ab", content(note))
+
+    def overwrite(self, note, _):
+        self.write(note["name"], "r+b", content(note), note["at"])
+
+    def replace(self, note, new):
+        name = note["name"]
+        self.write("new.tmp", "wb", new[name], sync=False)
+        os.rename(self.path("new.tmp"), self.path(name))
+        sync(self.top)
+
+    def truncate(self, note, _):
+        os.truncate(self.path(note["name"]), note["at"])
+        sync(self.top)
+
+    def delete(self, note, _):
+        os.unlink(self.path(note["name"]))
+        sync(self.top)
+
+    def link(self, note, _):
+        """Two names for a moment, the second one over an older file."""
+        os.link(self.path(note["name"]), self.path("link.tmp"))
+        os.rename(self.path("link.tmp"), self.path(note["to"]))
+        os.unlink(self.path(note["name"]))
+        sync(self.top)
+
+    def copy(self, note, new):
+        left = len(new[note["to"]])
+        with open(self.path(note["name"]), "rb", buffering=0) as a, \
+                open(self.path(note["to"]), "wb", buffering=0) as b:
+            while left:
+                n = os.copy_file_range(a.fileno(), b.fileno(), left)
+                assert n, "a copy ended early"
+                left -= n
+            os.fsync(b.fileno())
+
+    def marker(self, _, new):
         """A file written and not synced, then `latest` closed: both hold."""
-        data = noise(self.rng, self.rng.choice([1000, 3 * MIB]))
-        self.begin("payload")
-        self.begin("latest")
-        with open(self.path("payload"), "wb", buffering=0) as f:
-            f.write(data)
-        tag = f"step{self.rng.randrange(1000)}".encode()
-        with open(self.path("latest"), "wb", buffering=0) as f:
-            f.write(tag)
-        self.now["payload"], self.now["latest"] = data, tag
-        self.sure("payload", data)
-        self.sure("latest", tag)
+        self.write("payload", "wb", new["payload"], sync=False)
+        self.write("latest", "wb", new["latest"], sync=False)
 
 
 def work(top, journal_path, seed, known, killing):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker(top, Journal(journal_path), seed)
-    worker.now = known
+    worker = Worker(top, Journal(journal_path), seed, known)
     try:
         while True:
             worker.step()
@@ -170,62 +215,122 @@ def work(top, journal_path, seed, known, killing):
         raise
 
 
-def replay(journal_path):
-    """name -> (acknowledged digest or None, changed since?); syncs, bytes."""
-    state, syncs, size = {}, 0, 0
+def notes(journal_path):
     if not os.path.exists(journal_path):
-        return state, 0, 0
+        return []
     with open(journal_path) as f:
-        for line in f:
-            what = json.loads(line)
-            name = what["name"]
-            if what["op"] == "begin":
-                state[name] = (state.get(name, (None, False))[0], True)
-            else:
-                state[name] = (what["digest"], False)
-                syncs += 1
-                size += what["size"]
-    return state, syncs, size
+        return [json.loads(line) for line in f if line.endswith("\n")]
 
 
-def verify(top, state):
-    """What is there; raises on a lost acknowledgement. Returns the bytes."""
-    found = {}
-    for name, (digest, changed) in state.items():
-        try:
-            with open(f"{top}/{name}", "rb") as f:
-                data = f.read()
-        except FileNotFoundError:
-            data = None
-        got = None if data is None else hashlib.sha256(data).hexdigest()
-        if not changed:
-            assert got == digest, \
-                f"{top}/{name}: acknowledged {digest}, found {got}"
-        if data is not None:
-            found[name] = data
-    return found
+def acknowledged(journal_path):
+    """Syncs and bytes newly written."""
+    sizes = [n["bytes"] for n in notes(journal_path) if n["op"] == "sure"]
+    return len(sizes), sum(sizes)
+
+
+def replay(journal_path, files):
+    """Brings `files` to what was acknowledged; the change under way or
+    None."""
+    under_way = None
+    for note in notes(journal_path):
+        if note["op"] == "begin":
+            under_way = note
+        else:
+            files.update(after(under_way, files))
+            under_way = None
+    return under_way
+
+
+def possible(note, name, old, new, got):
+    """Whether the change, cut off somewhere, can have left `got`."""
+    if got == old:
+        return True
+    if got is None:
+        return new is None
+    if note["how"] in ("new", "copy", "marker"):
+        return new.startswith(got)
+    if note["how"] == "append":
+        return got.startswith(old) and new.startswith(got)
+    if note["how"] == "overwrite":
+        at, end = note["at"], note["at"] + note["size"]
+        return (len(got) == len(old) and got[:at] == old[:at] and
+                got[end:] == old[end:] and
+                all(g in (o, n) for g, o, n in
+                    zip(got[at:end], old[at:end], new[at:end])))
+    return got == new
+
+
+def read(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except FileNotFoundError:
+        return None
+
+
+def brief(data):
+    return data if data is None else (len(data), data[:20])
+
+
+def verify(top, files, under_way):
+    """Raises on a lost acknowledgement; `files` becomes what is there."""
+    new = after(under_way, files) if under_way else {}
+    there = set(os.listdir(top)) if os.path.isdir(top) else set()
+    odd = {n for n in there - files.keys() - new.keys()
+           if not n.endswith(".tmp")}
+    assert not odd, f"{top}: never acknowledged, not under way: {odd}"
+    got = {}
+    for name in files.keys() | new.keys():
+        old, got[name] = files.get(name), read(f"{top}/{name}")
+        if name not in new:
+            assert got[name] == old, \
+                f"{top}/{name}: not what was acknowledged, " \
+                f"{brief(got[name])} for {brief(old)}; {under_way}"
+        else:
+            assert possible(under_way, name, old, new[name], got[name]), \
+                f"{top}/{name}: {under_way} cannot have left " \
+                f"{brief(got[name])} of {brief(old)}"
+    how = under_way["how"] if under_way else None
+    if how == "marker" and got["latest"] not in (files.get("latest"), b""):
+        assert got["payload"] == new["payload"], \
+            f"{top}: a marker without what was written before it"
+    if how == "link":
+        name, to = under_way["name"], under_way["to"]
+        assert files[name] in (got[name], got[to]), f"{top}: a link lost {name}"
+        if got[name] is not None and got[to] == got[name] and \
+                os.path.samefile(f"{top}/{name}", f"{top}/{to}"):
+            os.unlink(f"{top}/{to}")
+            got[to] = None
+    for name in there:
+        if name.endswith(".tmp"):
+            os.unlink(f"{top}/{name}")
+    if there:
+        sync(top)
+    files.clear()
+    files.update({n: data for n, data in got.items() if data is not None})
+    return bool(under_way)
 
 
 def wait_for(journals, target, procs):
     """Until @target bytes are acknowledged since the last kill."""
-    deadline = time.monotonic() + 300
-    while sum(replay(j)[2] for j in journals) < target:
+    deadline = time.monotonic() + 600
+    while sum(acknowledged(j)[1] for j in journals) < target:
         assert all(p.is_alive() for p in procs), "a worker failed"
         assert time.monotonic() < deadline, "the workers do not get on"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
-def one_round(s, n_workers, seed, mib, known, journals):
+def one_round(s, seed, mib, known, journals):
+    """Acknowledged syncs and bytes, changes cut off, seconds of the mount."""
     rng = random.Random(seed)
-    mnt = s.mnt
     killing = multiprocessing.Event()
+    tops = [f"{s.mnt}/w{i}" for i in range(len(known))]
     procs = [multiprocessing.Process(
-        target=work, args=(f"{mnt}/w{i}", journals[i], seed + i, known[i],
-                           killing))
-        for i in range(n_workers)]
+        target=work, args=(tops[i], journals[i], seed + i, known[i], killing))
+        for i in range(len(known))]
     for p in procs:
         p.start()
-    wait_for(journals, rng.uniform(0.6, 2.2) * mib * MIB, procs)
+    wait_for(journals, mib * MIB, procs)
     time.sleep(rng.uniform(0, 0.3))
     killing.set()
     s.kill()
@@ -235,21 +340,14 @@ def one_round(s, n_workers, seed, mib, known, journals):
     began = time.monotonic()
     s.mount()
     took = time.monotonic() - began
-    syncs = size = 0
-    for i in range(n_workers):
-        state, a, b = replay(journals[i])
-        known[i] = verify(f"{mnt}/w{i}", state)
+    syncs = size = cut = 0
+    for i, journal in enumerate(journals):
+        a, b = acknowledged(journal)
         syncs, size = syncs + a, size + b
+        cut += verify(tops[i], known[i], replay(journal, known[i]))
         # From here on what is there now is what was acknowledged.
-        os.unlink(journals[i])
-        journal = Journal(journals[i])
-        for name in state:
-            data = known[i].get(name)
-            journal.note(op="sure", name=name, size=0,
-                         digest=None if data is None else
-                         hashlib.sha256(data).hexdigest())
-        os.close(journal.fd)
-    return syncs - sum(map(len, known)), size, took
+        os.unlink(journal)
+    return syncs, size, cut, took
 
 
 def main():
@@ -270,14 +368,18 @@ def main():
     out = tempfile.mkdtemp(prefix="ckptfs-crash-")
     journals = [f"{out}/j{i}" for i in range(args.workers)]
     known = [{} for _ in range(args.workers)]
-    syncs, sizes, slowest = 0, 0, 0
+    syncs = sizes = cuts = slowest = 0
     try:
         with store_place.store(top=args.work) as s:
             s.mount()
             for k in range(args.kills):
-                a, b, t = one_round(s, args.workers, SEED + 1000 * k,
-                                    args.mib, known, journals)
-                syncs, sizes, slowest = syncs + a, sizes + b, max(slowest, t)
+                mib = random.Random(SEED + k).uniform(0.6, 1.8) * args.mib
+                if k == args.kills - 1:  # what is left to the average
+                    mib = max(mib, args.mib * args.kills - sizes / MIB)
+                a, b, c, t = one_round(s, SEED + 1000 * k, mib, known,
+                                       journals)
+                syncs, sizes, cuts = syncs + a, sizes + b, cuts + c
+                slowest = max(slowest, t)
                 if k % 10 == 9:
                     store_place.check(store_place.CKPTFS, "gc", s.store)
                     print(f"{k + 1} kills, {syncs} syncs, "
@@ -287,8 +389,9 @@ def main():
             store_place.check(store_place.CKPTFS, "scrub", s.store)
     finally:
         shutil.rmtree(out)
-    print(f"{args.kills} kills: 0 acknowledged bytes lost, 0 repairs; on "
-          f"average {syncs / args.kills:.1f} acknowledged syncs and "
+    print(f"{args.kills} kills: 0 acknowledged bytes lost, 0 repairs, "
+          f"{cuts} changes cut off as they may be; on average "
+          f"{syncs / args.kills:.1f} acknowledged syncs and "
           f"{sizes / args.kills / MIB:.0f} MiB before each; slowest mount "
           f"{slowest:.2f} s")
     enough = syncs >= 20 * args.kills and sizes >= args.mib * args.kills * MIB
