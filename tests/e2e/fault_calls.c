@@ -1,5 +1,5 @@
 /*
- * Preloaded into the daemon by store_disk.py: fails calls on files below one
+ * Preloaded into the daemon by store_fault.py: fails calls on files below one
  * directory, and allocations, as a page shared with the test says.
  *
  *   CFS_FAULT_PAGE  a file that holds a struct page

@@ -4,16 +4,19 @@
 usage: store_fault.py [--rounds N] [KIND ...]
 
   write sync rename create room remove read   calls on the store's files, the
-           index's among them, with ENOSPC or EIO (tests/e2e/fault_calls.c)
+           index's among them, with EIO, ENOSPC, and for write and room EDQUOT
+           (tests/e2e/fault_calls.c)
   alloc    allocations of the program and of zstd, with ENOMEM
 
 Every nth call of a kind fails, and the nth alone, for many n. The errno must
-arrive, and no other; what was acknowledged stays; the very next call after
-the last failure works, without a restart. Then the daemon is killed, and what
+arrive, and no other: system calls end with it (for write, sync, room, read and
+alloc at least one must have), gc's message has its text. What was acknowledged
+stays; the very next call after the last failure works, without a restart. Then the daemon is killed, and what
 was acknowledged is still there, while calls of the mount fail in turn: it
 comes up or says why not, and comes up at the next try.
 """
 import argparse
+import collections
 import errno
 import mmap
 import os
@@ -33,7 +36,13 @@ SEED = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 31)))
 rng = random.Random(SEED)
 KINDS = {"write": 1, "sync": 2, "rename": 4, "create": 8, "room": 16,
          "remove": 32, "read": 64, "alloc": 128}
-ERRORS = {"alloc": [errno.ENOMEM], "read": [errno.EIO]}
+ERRORS = {"alloc": [errno.ENOMEM], "read": [errno.EIO],
+          "write": [errno.ENOSPC, errno.EDQUOT, errno.EIO],
+          "room": [errno.ENOSPC, errno.EDQUOT, errno.EIO]}
+# An answer takes memory, too.
+NO_ANSWER = "the daemon ended before it answered"
+# Callers need not wait for the others, or for them to succeed.
+ARRIVES = ("write", "sync", "room", "read", "alloc")
 SIZES = (10, 3000, 70_000, 1_300_000)
 EVERY = (1, 2, 3, 5, 8, 13, 40)
 
@@ -163,8 +172,10 @@ class Files:
         """Makes, empties and removes packs."""
         done = run(CKPTFS, "gc", self.mnt)
         if done.returncode:
-            assert done.stderr.strip(), "no word on why it failed"
-            raise OSError(self.codes[0] if self.codes else 0, done.stderr)
+            said = [c for c in self.codes if os.strerror(c) in done.stderr or
+                    (c == errno.ENOMEM and NO_ANSWER in done.stderr)]
+            assert said, f"gc failed, and said: {done.stderr}"
+            raise OSError(said[0], done.stderr)
         return old
 
     def read(self, name, old):
@@ -218,13 +229,28 @@ class Files:
                 f"{name}: lost what was acknowledged before"
 
 
+def until_seen(page, kind, code, files, seen):
+    """Goes on while every call fails, until a system call (gc is none, its
+    message was looked at) has ended with the errno."""
+    page.arm(kind, 1, 0, code)
+    for _ in range(300):
+        if seen.total() > seen["gc"]:
+            break
+        seen.update(filter(None, [files.step(code)]))
+    _, failed = page.disarm()
+    assert seen.total() > seen["gc"], "no system call ended with the errno"
+    files.works()
+    files.verify()
+    return failed
+
+
 def while_running(s, page, kind, code, rounds):
-    """(calls that failed, operations that saw it)"""
+    """(calls that failed, operations that saw it: name -> count, files)"""
     files = Files(s.mount(env=page.env(s.store)))
     files.more_gc = kind in ("create", "room", "remove")
     for _ in range(10):
         files.step()
-    hits = seen = 0
+    hits, seen = 0, collections.Counter()
     most = 2  # calls while the six operations below ran
     tries = [(n, 0) for n in EVERY] + [(n + 1, 1) for n in range(rounds)]
     for nth, once in tries:
@@ -233,7 +259,7 @@ def while_running(s, page, kind, code, rounds):
         page.arm(kind, nth, once, code)
         try:
             for _ in range(6):
-                seen += bool(files.step(code))
+                seen.update(filter(None, [files.step(code)]))
             count, failed = page.disarm()
             hits, most = hits + failed, max(most, count)
             files.works()
@@ -242,6 +268,8 @@ def while_running(s, page, kind, code, rounds):
             print(f"{kind} {errno.errorcode[code]}: "
                   f"{'the' if once else 'every'} {nth}th")
             raise
+    if kind in ARRIVES:
+        hits += until_seen(page, kind, code, files, seen)
     s.kill()
     files.mnt = s.mount(env=page.env(s.store))
     files.verify()
@@ -302,8 +330,9 @@ def main():
                 s.umount()
                 s.fsck()
             print(f"{kind} {errno.errorcode[code]}: {hits} calls failed, "
-                  f"{seen} operations saw it; {failed} while mounting, "
-                  f"{refused} mounts refused; nothing lost", flush=True)
+                  f"{seen.total()} operations saw it {dict(seen)}; "
+                  f"{failed} while mounting, {refused} mounts refused; "
+                  f"nothing lost", flush=True)
             assert hits + failed, "no call failed: the test has no power"
             assert hits or kind == "rename", "none failed while running"
     return 0
