@@ -6,6 +6,7 @@ Ordinary programs and system calls against a mounted store, with the format of
 tests/fake_format.c for the views.  Exits 77 where there is no FUSE or no root.
 """
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -693,6 +694,122 @@ def test_markers_found_by_listing():
                 f.write(b"%d" % i)
             with open(f"{mnt}/latest", "wb", buffering=0) as f:
                 f.write(b"step%d" % i)
+
+
+def test_synced_by_the_clock():
+    """Nobody calls fsync: `init --sync` says after how long it is kept."""
+    data = random.Random(SEED).randbytes(3 * MIB)
+    with store("--sync", "1") as s:
+        mnt = s.mount()
+        os.mkdir(f"{mnt}/d")
+        f = open(f"{mnt}/d/open", "wb", buffering=0)
+        f.write(data)
+        create(f"{mnt}/d/closed", data[:70000])
+        time.sleep(4)
+        s.kill()
+        with contextlib.suppress(OSError):
+            f.close()
+        s.mount()
+        assert read(f"{mnt}/d/open") == data
+        assert read(f"{mnt}/d/closed") == data[:70000]
+        s.umount()
+
+
+def handle(path):
+    """What name_to_handle_at(2) tells: number and generation, or None."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    raw = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 136)
+    where = ctypes.c_int()
+    if libc.name_to_handle_at(-100, path.encode(), raw, ctypes.byref(where),
+                              0):
+        assert ctypes.get_errno() in (errno.EOPNOTSUPP, errno.ENOSYS)
+        return None
+    size, kind = struct.unpack("Ii", raw[:8])
+    return kind, raw[8:8 + size]
+
+
+def test_numbers_stay():
+    """Inode numbers and generations, over umount and kill; a new file has
+    none that was another's before."""
+    with mounted() as (s, mnt):
+        for i in range(5):
+            os.makedirs(f"{mnt}/d{i}/sub")
+            create(f"{mnt}/d{i}/f", b"x" * 5000 * i)
+            os.symlink("f", f"{mnt}/d{i}/s")
+            os.mkfifo(f"{mnt}/d{i}/sub/p")
+        os.link(f"{mnt}/d0/f", f"{mnt}/d1/hard")
+
+        def numbers():
+            return {os.path.join(d, n): (
+                        os.lstat(os.path.join(d, n)).st_ino,
+                        handle(os.path.join(d, n)))
+                    for d, dirs, files in os.walk(mnt)
+                    for n in dirs + files + ["."]}
+
+        def known(before):
+            return {(ino, h) for ino, h in before.values()}
+
+        before = numbers()
+        assert len(known(before)) == len(before) - 1 - 10, "of one inode"
+        used = known(before)
+        for i in range(4):
+            fd = os.open(mnt, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+            if i & 1:
+                s.umount()
+            else:
+                s.kill()
+            s.mount()
+            assert numbers() == before, i
+            # Renamed it is the same, removed and made again it is not.
+            os.rename(f"{mnt}/d0/f", f"{mnt}/d0/g")
+            os.rename(f"{mnt}/d0/g", f"{mnt}/d0/f")
+            assert numbers() == before, i
+            os.unlink(f"{mnt}/d2/f")
+            create(f"{mnt}/d2/f", b"new")
+            before = numbers()
+            new = before[f"{mnt}/d2/f"]
+            assert new not in used, new
+            used.add(new)
+
+
+def packs_with(s, part):
+    """(file, offset) of each place in the store with these bytes."""
+    for d, _, files in os.walk(s.store):
+        for name in files:
+            at = read(f"{d}/{name}").find(part)
+            if at >= 0:
+                yield f"{d}/{name}", at
+
+
+def test_damaged_chunk():
+    """Never wrong bytes; saving the same ones again mends it."""
+    rng = random.Random(SEED)
+    data, other = rng.randbytes(300000), rng.randbytes(300000)
+    with mounted() as (s, mnt):
+        create(f"{mnt}/bad", data)
+        create(f"{mnt}/good", other)
+        s.umount()
+        (pack, at), = packs_with(s, data[1000:1032])
+        with open(pack, "r+b") as f:
+            f.seek(at + 7)
+            f.write(bytes([data[1007] ^ 1]))
+        s.mount()
+        done = run("cat", f"{mnt}/bad")
+        assert done.returncode and os.strerror(errno.EIO) in done.stderr, done
+        fails(errno.EIO, read, f"{mnt}/bad")
+        said = s.logged()
+        number = os.path.basename(pack).split(".")[0]
+        assert "chunk" in said and f"pack {number}" in said and \
+            "is damaged" in said, said
+        assert read(f"{mnt}/good") == other
+        create(f"{mnt}/again", data)
+        s.umount()
+        s.mount()
+        assert read(f"{mnt}/again") == data
+        assert read(f"{mnt}/bad") == data
+        assert read(f"{mnt}/good") == other
 
 
 def test_kill_after_overwriting():
