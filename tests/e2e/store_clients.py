@@ -11,7 +11,7 @@ load(dir, what) compares. Between them: sync, SIGKILL of the daemon, mount.
 import json
 import os
 import random
-import subprocess
+import shutil
 import sys
 import time
 
@@ -285,9 +285,7 @@ NEEDS = {"tools": "rsync", "git": "git"}
 
 
 def missing(name):
-    tool = NEEDS.get(name)
-    return tool and subprocess.run(["which", tool],
-                                   capture_output=True).returncode
+    return name in NEEDS and not shutil.which(NEEDS[name])
 
 
 def main():
@@ -296,19 +294,19 @@ def main():
         print(f"skipped: {why}")
         return 77
     print(f"SEED={SEED}")
+    names = sys.argv[1:] or list(CLIENTS)
+    absent = [NEEDS[name] for name in names if missing(name)]
+    if absent:
+        print(f"not installed: {', '.join(absent)} (scripts/install-deps.sh)")
+        return 1
     with store_place.store() as s:
         s.mount()
         saved = {}
-        for name, (save, _) in CLIENTS.items():
-            if sys.argv[1:] and name not in sys.argv[1:]:
-                continue
-            if missing(name):
-                print(f"{name}: skipped, {NEEDS[name]} is not installed")
-                continue
+        for name in names:
             began = time.monotonic()
             os.makedirs(f"{s.mnt}/{name}")
             os.makedirs(f"{s.top}/other/{name}")
-            saved[name] = save(f"{s.mnt}/{name}", f"{s.top}/other/{name}")
+            saved[name] = CLIENTS[name][0](f"{s.mnt}/{name}", f"{s.top}/other/{name}")
             print(f"{name}: saved ({time.monotonic() - began:.1f} s)",
                   flush=True)
         fd = os.open(s.mnt, os.O_RDONLY)

@@ -797,6 +797,35 @@ def test_pointer_after_a_kill():
         run("fsck", p.store)
 
 
+def test_two_names_of_steps():
+    """Whoever is asked for the newest whole step: one that is named like what
+    `latest` names comes before one that is only of a higher number."""
+    if not has_fuse():
+        return print("    (no FUSE)")
+    with Place() as p:
+        run("mount", p.store, p.mnt)
+        top = f"{p.mnt}/run"
+        for name in ("global_step3", "global_step9", "epoch7"):
+            shutil.copytree(f"{p.run}/{STEP}", f"{top}/{name}")
+        os.remove(next(f"{top}/global_step9/{n}" for n in
+                       os.listdir(f"{top}/global_step9") if "optim" in n))
+        put(f"{top}/latest", "global_step9")
+
+        def all_say():
+            assert read(f"{top}/@dp2/latest").decode() == "global_step3"
+            for where in (top, f"{p.store}/run"):
+                assert run("resolve", "--name", where) == "global_step3\n"
+            assert run_json("ls", top)["view_latest"] == "global_step3"
+
+        all_say()
+        os.kill(int(os.getxattr(p.mnt, "user.ckptfs.pid")), 9)
+        run("mount", p.store, p.mnt)
+        assert read(f"{top}/latest") == b"global_step3"
+        all_say()
+        run("umount", p.mnt)
+        assert run("resolve", "--name", f"{p.store}/run") == "global_step3\n"
+
+
 def test_only_the_owner():
     if os.geteuid() != 0 or not has_fuse():
         return print("    (needs root and FUSE)")
