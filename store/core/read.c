@@ -15,8 +15,6 @@
 #define TRIES 8
 /* Parts of a derived chunk are not derived; more than this is damage. */
 #define DEPTH_MAX 2
-/* One read of packs at most: whole chunks of the usual size. */
-#define RUN_BYTES (2u << 20)
 
 struct reading {
 	struct cfs_store *store;
@@ -86,68 +84,34 @@ static bool is_raw(const struct cfs_chunk_head *h, uint32_t index)
 	       h->frames[index].len == cfs_frame_raw_len(h, index);
 }
 
-/* Raw frames [@first, @last] straight to where they are wanted. */
-static int raw_frames(const struct reading *rd, uint32_t first, uint32_t last,
-		      uint8_t *out)
+/* One frame, whole; @stored: room for what packs hold of it. */
+static int whole_frame(const struct reading *rd, uint32_t index,
+		       uint8_t *stored, uint8_t *out)
 {
 	const struct cfs_chunk_head *h = rd->head;
-	size_t len = h->frames[last].off + h->frames[last].len -
-		     h->frames[first].off;
+	const struct cfs_frame *f = &h->frames[index];
+	bool raw = is_raw(h, index);
 	int r;
 
-	r = cfs_packs_read(rd->store->packs, rd->place, h->frames[first].off,
-			   out, len);
-	for (; r == 0 && first <= last; first++) {
-		r = cfs_frame_check(h, first, out);
-		out += CFS_FRAME_BYTES;
-	}
-	return r;
+	if (h->codec == CFS_CODEC_DERIVED)
+		return derive_frame(rd, index, out);
+	r = cfs_packs_read(rd->store->packs, rd->place, f->off,
+			   raw ? out : stored, f->len);
+	if (r < 0)
+		return r;
+	return raw ? cfs_frame_check(h, index, out)
+		   : cfs_frame_decode(h, index, stored, out);
 }
 
-/* Frames [@first, @last], whole, one after the other. */
-static int stored_frames(const struct reading *rd, uint32_t first,
-			 uint32_t last, uint8_t *out)
-{
-	const struct cfs_chunk_head *h = rd->head;
-	uint32_t base = h->frames[first].off;
-	size_t len = h->frames[last].off + h->frames[last].len - base;
-	_cleanup_(cfs_freep) uint8_t *stored = malloc(len);
-	int r;
-
-	if (!stored)
-		return -ENOMEM;
-	r = cfs_packs_read(rd->store->packs, rd->place, base, stored, len);
-	for (; r == 0 && first <= last; first++) {
-		r = cfs_frame_decode(
-			h, first, stored + (h->frames[first].off - base), out);
-		out += CFS_FRAME_BYTES;
-	}
-	return r;
-}
-
+/* One at a time: what a frame takes stays in the processor's cache. */
 static int whole_frames(const struct reading *rd, uint32_t first, uint32_t n,
 			uint8_t *out)
 {
-	const struct cfs_chunk_head *h = rd->head;
-	uint32_t end = first + n, i;
-	int r = 0;
+	_cleanup_(cfs_freep) uint8_t *stored = malloc(CFS_FRAME_BYTES);
+	int r = stored ? 0 : -ENOMEM;
 
-	for (; r == 0 && first < end; first = i) {
-		bool raw = is_raw(h, first);
-
-		i = first + 1;
-		if (h->codec == CFS_CODEC_DERIVED) {
-			r = derive_frame(rd, first, out);
-			out += CFS_FRAME_BYTES;
-			continue;
-		}
-		while (i < end && is_raw(h, i) == raw &&
-		       (i - first) * CFS_FRAME_BYTES < RUN_BYTES)
-			i++;
-		r = raw ? raw_frames(rd, first, i - 1, out)
-			: stored_frames(rd, first, i - 1, out);
-		out += (size_t)(i - first) * CFS_FRAME_BYTES;
-	}
+	for (; r == 0 && n--; first++, out += CFS_FRAME_BYTES)
+		r = whole_frame(rd, first, stored, out);
 	return r;
 }
 
