@@ -86,16 +86,19 @@ static void lru_add(struct cfs_blockcache *cache, struct cfs_block *b)
 	cache->newest = b;
 }
 
-static void unref(struct cfs_blockcache *cache, struct cfs_block *b)
+/* Gives @n references back. */
+static void unref(struct cfs_blockcache *cache, struct cfs_block *b, unsigned n)
 {
-	if (--b->refs)
+	b->refs -= n;
+	if (b->refs)
 		return;
 	cache->bytes -= b->len;
 	free(b->data);
 	free(b);
 }
 
-/* Out of the table; holders keep it. */
+/* Out of the table; holders keep it, and the table's reference is the
+ * caller's now. */
 static void forget(struct cfs_blockcache *cache, struct cfs_block *b)
 {
 	struct cfs_block **at = bucket_of(cache, b->id, b->index);
@@ -103,7 +106,6 @@ static void forget(struct cfs_blockcache *cache, struct cfs_block *b)
 	while (*at != b)
 		at = &(*at)->next;
 	*at = b->next;
-	unref(cache, b);
 }
 
 static void evict(struct cfs_blockcache *cache)
@@ -116,6 +118,7 @@ static void evict(struct cfs_blockcache *cache)
 			continue; /* in use; its holder evicts later */
 		lru_remove(cache, b);
 		forget(cache, b);
+		unref(cache, b, 1);
 	}
 }
 
@@ -129,6 +132,7 @@ void cfs_blockcache_free(struct cfs_blockcache *cache)
 		assert(b->refs == 1);
 		lru_remove(cache, b);
 		forget(cache, b);
+		unref(cache, b, 1);
 	}
 	(void)pthread_cond_destroy(&cache->done);
 	(void)pthread_mutex_destroy(&cache->lock);
@@ -151,7 +155,7 @@ static int wait_for(struct cfs_blockcache *cache, struct cfs_block *b)
 		(void)pthread_cond_wait(&cache->done, &cache->lock);
 	if (b->state == FAILED) {
 		r = b->r;
-		unref(cache, b);
+		unref(cache, b, 1);
 		return r;
 	}
 	if (b->newer || cache->newest == b) { /* not evicted meanwhile */
@@ -213,7 +217,7 @@ int cfs_blockcache_get(struct cfs_blockcache *cache, uint64_t id,
 		b->state = FAILED;
 		b->r = r;
 		forget(cache, b);
-		unref(cache, b);
+		unref(cache, b, 2);
 	} else {
 		b->state = READY;
 		lru_add(cache, b);
@@ -235,7 +239,7 @@ const uint8_t *cfs_blockcache_data(const struct cfs_block *block)
 void cfs_blockcache_put(struct cfs_blockcache *cache, struct cfs_block *block)
 {
 	(void)pthread_mutex_lock(&cache->lock);
-	unref(cache, block);
+	unref(cache, block, 1);
 	evict(cache);
 	(void)pthread_mutex_unlock(&cache->lock);
 }
