@@ -78,16 +78,6 @@ int cfs_target_file_take(struct cfs_target *target, struct cfs_target_file *out,
 	return 0;
 }
 
-int cfs_target_file_open(const char *path, struct cfs_target_file *out,
-			 struct cfs_error *err)
-{
-	struct cfs_target target;
-	int r;
-
-	r = cfs_target_open(path, &target, err);
-	return r < 0 ? r : cfs_target_file_take(&target, out, err);
-}
-
 void cfs_target_file_close(struct cfs_target_file *tf)
 {
 	cfs_torchfile_freep(&tf->torch);

@@ -18,12 +18,8 @@ struct cfs_target_file {
 	struct cfs_torchfile *torch;
 };
 
-/* -EISDIR for a directory; what the parser says for what is no torch file. */
-CFS_MUST_CHECK int cfs_target_file_open(const char *path,
-					struct cfs_target_file *out,
-					struct cfs_error *err);
-/* The same for a target that is open already, which is taken over, also on
- * failure. */
+/* Takes @target over, also on failure.  -EISDIR for a directory; what the
+ * parser says for what is no torch file. */
 CFS_MUST_CHECK int cfs_target_file_take(struct cfs_target *target,
 					struct cfs_target_file *out,
 					struct cfs_error *err);

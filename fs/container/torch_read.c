@@ -44,11 +44,6 @@ struct cfs_node *cfs_torchfile_root(const struct cfs_torchfile *tf)
 	return tf->root;
 }
 
-struct cfs_pickle *cfs_torchfile_doc(struct cfs_torchfile *tf)
-{
-	return tf->doc;
-}
-
 bool cfs_torchfile_is_legacy(const struct cfs_torchfile *tf)
 {
 	return tf->legacy;
@@ -68,14 +63,6 @@ const struct cfs_torch_storage *
 cfs_torchfile_storage(const struct cfs_torchfile *tf, uint32_t i)
 {
 	return i < tf->n_storages ? tf->storages[i] : NULL;
-}
-
-size_t cfs_torchfile_memory_bytes(const struct cfs_torchfile *tf)
-{
-	return sizeof(*tf) + cfs_pickle_memory_bytes(tf->doc) +
-	       cfs_arena_used(tf->arena) + cfs_u64map_bytes(&tf->by_key) +
-	       tf->cap_storages *
-		       (sizeof(*tf->storages) + sizeof(*tf->offsets));
 }
 
 const struct cfs_zip *cfs_torchfile_zip(const struct cfs_torchfile *tf)

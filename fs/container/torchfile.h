@@ -58,13 +58,11 @@ void cfs_torchfile_free(struct cfs_torchfile *tf);
 void cfs_torchfile_freep(struct cfs_torchfile **tf);
 
 struct cfs_node *cfs_torchfile_root(const struct cfs_torchfile *tf);
-struct cfs_pickle *cfs_torchfile_doc(struct cfs_torchfile *tf);
 bool cfs_torchfile_is_legacy(const struct cfs_torchfile *tf);
 uint32_t cfs_torchfile_index(const struct cfs_torchfile *tf);
 uint32_t cfs_torchfile_count(const struct cfs_torchfile *tf);
 const struct cfs_torch_storage *
 cfs_torchfile_storage(const struct cfs_torchfile *tf, uint32_t i);
-size_t cfs_torchfile_memory_bytes(const struct cfs_torchfile *tf);
 /* Records of a zip archive, for tables (NULL, 0 for a legacy file). */
 struct cfs_zip;
 const struct cfs_zip *cfs_torchfile_zip(const struct cfs_torchfile *tf);

@@ -198,29 +198,6 @@ int cfs_nstree_mkdirs(struct cfs_ns *ns, const struct cfs_ns_cred *cred,
 	return 0;
 }
 
-int cfs_nstree_parent(struct cfs_ns *ns, const char *path, uint64_t *dir_out,
-		      const char **name_out)
-{
-	const char *slash = strrchr(path, '/');
-	_cleanup_(cfs_freep) char *head = NULL;
-	struct stat st;
-	int r;
-
-	if (!*path)
-		return -EINVAL;
-	head = strndup(path, slash ? (size_t)(slash - path) : 0);
-	if (!head)
-		return -ENOMEM;
-	r = cfs_ns_walk(ns, head, &st);
-	if (r < 0)
-		return r;
-	if (!S_ISDIR(st.st_mode))
-		return -ENOTDIR;
-	*dir_out = st.st_ino;
-	*name_out = slash ? slash + 1 : path;
-	return 0;
-}
-
 /* ---- removing ---- */
 
 static int remove_at(struct cfs_ns *ns, uint64_t dir, const char *name,

@@ -48,9 +48,6 @@ CFS_MUST_CHECK int cfs_nstree_walk(struct cfs_ns *ns, uint64_t ino,
 CFS_MUST_CHECK int cfs_nstree_mkdirs(struct cfs_ns *ns,
 				     const struct cfs_ns_cred *cred,
 				     const char *path, uint64_t *ino_out);
-/* Directory and last name of @path (not ""); @name_out points into it. */
-CFS_MUST_CHECK int cfs_nstree_parent(struct cfs_ns *ns, const char *path,
-				     uint64_t *dir_out, const char **name_out);
 /* A name and all below it. */
 CFS_MUST_CHECK int cfs_nstree_remove(struct cfs_ns *ns, uint64_t dir,
 				     const char *name);

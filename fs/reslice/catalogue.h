@@ -89,7 +89,6 @@ enum cfs_dtype cfs_catalogue_dtype(const struct cfs_catalogue *cat,
 const struct cfs_extent *cfs_catalogue_extents(const struct cfs_catalogue *cat,
 					       uint32_t param, uint32_t role,
 					       uint32_t *n_out);
-size_t cfs_catalogue_memory_bytes(const struct cfs_catalogue *cat);
 
 /* Appends elements [start, start + count) of a tensor to @map as ranges. */
 CFS_MUST_CHECK int cfs_catalogue_append(const struct cfs_catalogue *cat,

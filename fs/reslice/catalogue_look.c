@@ -91,23 +91,6 @@ const struct cfs_extent *cfs_catalogue_extents(const struct cfs_catalogue *cat,
 	return s ? s->extents : NULL;
 }
 
-size_t cfs_catalogue_memory_bytes(const struct cfs_catalogue *cat)
-{
-	size_t sum = sizeof(*cat) + cfs_arena_used(cat->arena) +
-		     cat->cap_params * sizeof(*cat->params) +
-		     cat->table_size * sizeof(*cat->table) +
-		     cat->n_groups * sizeof(*cat->groups);
-
-	for (uint32_t k = 0; k < cat->n_roles; k++) {
-		const struct cfs_cat_role *role = &cat->roles[k];
-
-		sum += role->n_slots * sizeof(*role->slots);
-		for (uint32_t i = 0; i < role->n_slots; i++)
-			sum += role->slots[i].cap * sizeof(struct cfs_extent);
-	}
-	return sum;
-}
-
 /* The extent that holds element @at. */
 static uint32_t slot_find(const struct cfs_cat_slot *s, uint64_t at)
 {

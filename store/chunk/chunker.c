@@ -77,11 +77,6 @@ void cfs_chunker_free(struct cfs_chunker *chunker)
 	free(chunker);
 }
 
-void cfs_chunker_freep(struct cfs_chunker **chunker)
-{
-	cfs_chunker_free(*chunker);
-}
-
 static uint64_t end_of(const struct cfs_region *r)
 {
 	return r->off + r->len;

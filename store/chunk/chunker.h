@@ -54,7 +54,6 @@ struct cfs_chunker;
 /* A stream that begins at @off of its file; NULL: no memory. */
 struct cfs_chunker *cfs_chunker_new(uint64_t off);
 void cfs_chunker_free(struct cfs_chunker *chunker);
-void cfs_chunker_freep(struct cfs_chunker **chunker);
 /* A region not yet cut through (others are ignored); ascending.  -ENOMEM. */
 CFS_MUST_CHECK int cfs_chunker_hint(struct cfs_chunker *chunker,
 				    const struct cfs_region *region);

@@ -234,18 +234,19 @@ static inline __attribute__((always_inline)) void
 choose(const uint8_t *values, unsigned bits,
        uint8_t masks[CFS_CODES_BITS][BLOCK], uint8_t *dst)
 {
+	const unsigned half = 1u << (bits - 1);
 	uint8_t left[1u << (CFS_CODES_BITS - 1)][BLOCK];
-	unsigned i, k, b;
+	unsigned i, k, b, n;
 
-	for (k = 0; k < 1u << (bits - 1); k++) {
+	for (k = 0; k < half; k++) {
 		uint8_t zero = values[2 * k];
 		uint8_t change = zero ^ values[2 * k + 1];
 
 		for (i = 0; i < BLOCK; i++)
 			left[k][i] = zero ^ (change & masks[0][i]);
 	}
-	for (b = 1; b < bits; b++)
-		for (k = 0; k < 1u << (bits - b - 1); k++)
+	for (b = 1, n = half / 2; n; b++, n /= 2)
+		for (k = 0; k < n; k++)
 			for (i = 0; i < BLOCK; i++)
 				left[k][i] =
 					left[2 * k][i] ^

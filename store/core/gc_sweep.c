@@ -121,11 +121,12 @@ static void damaged(struct move *m, const struct cfs_record *record,
 {
 	char hex[CFS_DIGEST_HEX], text[200];
 
-	(void)snprintf(text, sizeof(text),
-		       "%s %s in pack %u at %u is damaged: the pack stays",
-		       record->type == CFS_RECORD_MAP ? "map" : "chunk",
-		       cfs_digest_hex(&record->digest, hex), place.pack.number,
-		       place.off);
+	(void)snprintf(
+		text, sizeof(text),
+		"%s %s in pack 0000/%08x at %u is damaged: the pack stays",
+		record->type == CFS_RECORD_MAP ? "map" : "chunk",
+		cfs_digest_hex(&record->digest, hex), place.pack.number,
+		place.off);
 	find_fault(m->gc, text);
 	m->stays = true;
 }
@@ -174,9 +175,10 @@ static int empty(struct cfs_gc *gc, struct cfs_gc_pack *pack)
 	gc->result.bytes_copied += m.copied;
 	if (r == 0 && !m.stays && m.seen < pack->live) {
 		/* Damage hides some; or it was put elsewhere meanwhile. */
-		(void)snprintf(text, sizeof(text),
-			       "pack %u does not show all it holds: it stays",
-			       pack->number);
+		(void)snprintf(
+			text, sizeof(text),
+			"pack 0000/%08x does not show all it holds: it stays",
+			pack->number);
 		find_fault(gc, text);
 		m.stays = true;
 	}

@@ -288,7 +288,7 @@ int cfs_store_get_map(struct cfs_store *store, const struct cfs_digest *digest,
 	if (r == -EBADMSG || r == -EIO)
 		cfs_doubt_add(store, true, digest);
 	if (r == -EBADMSG)
-		return cfs_log_err(r, "map %s in pack %08x at %u is damaged",
-				   cfs_digest_hex(digest, hex), v.pack, v.off);
+		cfs_log(CFS_LOG_ERR, "map %s in pack %08x at %u is damaged",
+			cfs_digest_hex(digest, hex), v.pack, v.off);
 	return r;
 }

@@ -252,14 +252,14 @@ static int open_rest(struct cfs_store *s, struct cfs_error *err)
 	cfs_packs_on_moved(s->packs, cfs_append_moved, s);
 	s->cache = cfs_framecache_new(s->options.cache_bytes);
 	if (!s->cache)
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to open the store");
 	r = recover(s, err);
 	if (r < 0)
 		return r;
 	/* not before: recovery may put another index in the place of this */
 	s->levels = cfs_levels_new(s->index);
 	if (!s->levels)
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to open the store");
 	if (s->options.no_sync_thread)
 		return 0;
 	r = cfs_group_start_thread(s);
@@ -275,7 +275,7 @@ int cfs_store_open(const char *path, const struct cfs_store_options *options,
 	if (s)
 		s->path = realpath(path, NULL);
 	if (!s || (!s->path && errno == ENOMEM))
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to open the store");
 	if (s->path)
 		s->dirfd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->dirfd < 0) {
@@ -307,13 +307,13 @@ int cfs_store_open_engine(struct cfs_engine *engine, struct cfs_index *index,
 	if (!s) {
 		cfs_engine_close(engine);
 		cfs_index_close(index);
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to open the store");
 	}
 	s->engine = engine;
 	s->index = index;
 	s->path = strdup("");
 	if (!s->path)
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory to open the store");
 	r = open_rest(s, err);
 	if (r < 0)
 		return r;
@@ -336,11 +336,6 @@ int cfs_store_close(struct cfs_store *store)
 				  store->path);
 	store_free(store);
 	return r;
-}
-
-void cfs_store_closep(struct cfs_store **store)
-{
-	(void)cfs_store_close(*store);
 }
 
 const struct cfs_store_config *cfs_store_config(const struct cfs_store *store)

@@ -82,7 +82,6 @@ cfs_store_open_engine(struct cfs_engine *engine, struct cfs_index *index,
 		      struct cfs_store **store_out, struct cfs_error *err);
 /* Commits (its error is returned; the store is closed all the same). */
 int cfs_store_close(struct cfs_store *store);
-void cfs_store_closep(struct cfs_store **store);
 const struct cfs_store_config *cfs_store_config(const struct cfs_store *store);
 const char *cfs_store_path(const struct cfs_store *store);
 /* The last process that had it open did not close it. */

@@ -12,8 +12,3 @@ void cfs_index_close(struct cfs_index *index)
 	if (index)
 		index->ops->close(index);
 }
-
-void cfs_index_closep(struct cfs_index **index)
-{
-	cfs_index_close(*index);
-}

@@ -75,7 +75,6 @@ struct cfs_index_iter {
 };
 void cfs_index_iter_freep(struct cfs_index_iter **iter);
 void cfs_index_close(struct cfs_index *index);
-void cfs_index_closep(struct cfs_index **index);
 
 struct cfs_index *cfs_index_mem_new(void); /* NULL: no memory */
 /* Creates it where it is not.  -EBADMSG: damaged, to be deleted and rebuilt;
@@ -94,7 +93,6 @@ CFS_MUST_CHECK int cfs_index_rocksdb_open(const char *path,
 struct cfs_levels;
 struct cfs_levels *cfs_levels_new(struct cfs_index *base); /* borrows */
 void cfs_levels_free(struct cfs_levels *levels);
-void cfs_levels_freep(struct cfs_levels **levels);
 CFS_MUST_CHECK int cfs_levels_get(struct cfs_levels *levels,
 				  struct cfs_slice key,
 				  struct cfs_buf *val_out);
@@ -112,7 +110,6 @@ CFS_MUST_CHECK int cfs_levels_iter(struct cfs_levels *levels,
 				   struct cfs_slice from,
 				   struct cfs_index_iter **out);
 bool cfs_levels_dirty(struct cfs_levels *levels); /* active or frozen */
-size_t cfs_levels_active_count(struct cfs_levels *levels);
 /* -EBUSY when a frozen level is there already. */
 CFS_MUST_CHECK int cfs_levels_freeze(struct cfs_levels *levels);
 /* Into the frozen level. */

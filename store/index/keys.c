@@ -76,16 +76,6 @@ void cfs_key_setting(struct cfs_key *key, const char *name)
 	add_bytes(key, name, strlen(name));
 }
 
-void cfs_key_pack(struct cfs_key *key, uint16_t lane, uint32_t number)
-{
-	uint8_t raw[6] = {(uint8_t)(lane >> 8),	   (uint8_t)lane,
-			  (uint8_t)(number >> 24), (uint8_t)(number >> 16),
-			  (uint8_t)(number >> 8),  (uint8_t)number};
-
-	begin(key, 'k');
-	add_bytes(key, raw, sizeof(raw));
-}
-
 void cfs_key_chunk(struct cfs_key *key, const struct cfs_digest *digest)
 {
 	begin(key, 'c');

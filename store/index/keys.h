@@ -37,7 +37,6 @@ void cfs_key_xattr(struct cfs_key *key, uint64_t ino, const char *name,
 void cfs_key_extent(struct cfs_key *key, uint64_t ino, uint64_t off);	/* e */
 void cfs_key_orphan(struct cfs_key *key, uint64_t ino);			/* o */
 void cfs_key_setting(struct cfs_key *key, const char *name);		/* s */
-void cfs_key_pack(struct cfs_key *key, uint16_t lane, uint32_t number); /* k */
 /* Derived from records, never in groups: */
 void cfs_key_chunk(struct cfs_key *key,
 		   const struct cfs_digest *digest);			/* c */

@@ -17,8 +17,7 @@ struct cfs_levels {
 	pthread_rwlock_t lock;
 	/* guarded by lock */
 	struct cfs_memtree *active, *frozen;
-	size_t n_active; /* keys */
-	bool is_frozen;	 /* there is a frozen level, maybe empty */
+	bool is_frozen; /* there is a frozen level, maybe empty */
 };
 
 struct cfs_levels *cfs_levels_new(struct cfs_index *base)
@@ -46,11 +45,6 @@ void cfs_levels_free(struct cfs_levels *levels)
 	cfs_memtree_unref(levels->frozen);
 	(void)pthread_rwlock_destroy(&levels->lock);
 	free(levels);
-}
-
-void cfs_levels_freep(struct cfs_levels **levels)
-{
-	cfs_levels_free(*levels);
 }
 
 int cfs_levels_get(struct cfs_levels *levels, struct cfs_slice key,
@@ -84,8 +78,6 @@ static int change_active(struct cfs_levels *levels, struct cfs_slice key,
 
 	(void)pthread_rwlock_wrlock(&levels->lock);
 	r = cfs_memtree_put(&levels->active, key, val);
-	if (r > 0)
-		levels->n_active++;
 	(void)pthread_rwlock_unlock(&levels->lock);
 	return r < 0 ? r : 0;
 }
@@ -154,16 +146,6 @@ bool cfs_levels_dirty(struct cfs_levels *levels)
 	return dirty;
 }
 
-size_t cfs_levels_active_count(struct cfs_levels *levels)
-{
-	size_t n;
-
-	(void)pthread_rwlock_rdlock(&levels->lock);
-	n = levels->n_active;
-	(void)pthread_rwlock_unlock(&levels->lock);
-	return n;
-}
-
 int cfs_levels_freeze(struct cfs_levels *levels)
 {
 	int r = -EBUSY;
@@ -171,7 +153,6 @@ int cfs_levels_freeze(struct cfs_levels *levels)
 	(void)pthread_rwlock_wrlock(&levels->lock);
 	if (!levels->is_frozen) {
 		levels->frozen = cfs_steal(levels->active);
-		levels->n_active = 0;
 		levels->is_frozen = true;
 		r = 0;
 	}
@@ -250,19 +231,11 @@ int cfs_levels_settle(struct cfs_levels *levels, const struct cfs_batch *extra)
 	return 0;
 }
 
-struct fill {
-	struct cfs_memtree **root;
-	size_t added;
-};
-
 static int put_over(void *arg, struct cfs_slice key,
 		    const struct cfs_slice *val)
 {
-	struct fill *fill = arg;
-	int r = cfs_memtree_put(fill->root, key, val);
+	int r = cfs_memtree_put(arg, key, val);
 
-	if (r > 0)
-		fill->added++;
 	return r < 0 ? r : 0;
 }
 
@@ -274,40 +247,23 @@ int cfs_levels_apply(struct cfs_levels *levels, const struct cfs_batch *batch)
 		return -ENOMEM;
 	(void)pthread_rwlock_wrlock(&levels->lock);
 	r = cfs_memtree_apply(&levels->active, batch);
-	if (r > 0)
-		levels->n_active += (size_t)r;
 	(void)pthread_rwlock_unlock(&levels->lock);
 	return r < 0 ? r : 0;
-}
-
-static int count_one(void *arg, struct cfs_slice key,
-		     const struct cfs_slice *val)
-{
-	size_t *n = arg;
-
-	(void)key;
-	(void)val;
-	(*n)++;
-	return 0;
 }
 
 /* A failure leaves both levels as they were, so that it can be called again. */
 int cfs_levels_thaw(struct cfs_levels *levels)
 {
 	struct cfs_memtree *joined, *active = NULL, *frozen = NULL;
-	struct fill fill = {&joined, 0};
-	size_t n = 0;
 	int r;
 
 	(void)pthread_rwlock_wrlock(&levels->lock);
 	joined = cfs_memtree_ref(levels->frozen);
-	(void)each(joined, count_one, &n);
-	r = each(levels->active, put_over, &fill);
+	r = each(levels->active, put_over, &joined);
 	if (!r) {
 		active = levels->active;
 		frozen = cfs_steal(levels->frozen);
 		levels->active = cfs_steal(joined);
-		levels->n_active = n + fill.added;
 		levels->is_frozen = false;
 	}
 	(void)pthread_rwlock_unlock(&levels->lock);

@@ -28,7 +28,6 @@ struct cfs_filepool;
 struct cfs_filepool *cfs_filepool_new(struct cfs_source *source); /* borrows */
 void cfs_filepool_free(struct cfs_filepool *pool); /* no reader is left */
 void cfs_filepool_freep(struct cfs_filepool **pool);
-struct cfs_source *cfs_filepool_source(const struct cfs_filepool *pool);
 
 /*
  * The open file at @path in exactly this @version: 0, -ESTALE (another one is

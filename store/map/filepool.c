@@ -58,11 +58,6 @@ void cfs_filepool_freep(struct cfs_filepool **pool)
 	cfs_filepool_free(*pool);
 }
 
-struct cfs_source *cfs_filepool_source(const struct cfs_filepool *pool)
-{
-	return pool->source;
-}
-
 size_t cfs_filepool_count(struct cfs_filepool *pool)
 {
 	size_t n;

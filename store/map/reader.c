@@ -51,7 +51,7 @@ static int open_files(struct cfs_reader *reader, struct cfs_filepool *pool,
 		calloc(reader->files.n, sizeof(struct cfs_file *));
 	if (!reader->files.files) {
 		reader->files.n = 0;
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory for a reader");
 	}
 	return cfs_map_each_file(map, open_file, &o);
 }
@@ -66,7 +66,7 @@ int cfs_reader_open(struct cfs_map *map, struct cfs_filepool *pool,
 	assert(map->sealed);
 	reader = calloc(1, sizeof(*reader));
 	if (!reader)
-		return cfs_fail(err, -ENOMEM, "out of memory");
+		return cfs_fail(err, -ENOMEM, "no memory for a reader");
 	reader->map = cfs_map_ref(map);
 	reader->cache = cache;
 	r = open_files(reader, pool, err);

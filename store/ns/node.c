@@ -191,13 +191,6 @@ struct cfs_ino *cfs_ino_new(struct cfs_ns *ns, uint64_t ino)
 	return i;
 }
 
-void cfs_ino_ref(struct cfs_ino *ino)
-{
-	(void)pthread_mutex_lock(&ino->ns->table_lock);
-	ino->refs++;
-	(void)pthread_mutex_unlock(&ino->ns->table_lock);
-}
-
 /* One reference less; the inode, if it is to be freed.  table_lock held. */
 static struct cfs_ino *drop(struct cfs_ino *ino)
 {

@@ -282,12 +282,6 @@ int cfs_ns_close(struct cfs_ns *ns)
 	return r;
 }
 
-void cfs_ns_closep(struct cfs_ns **ns)
-{
-	if (*ns)
-		(void)cfs_ns_close(*ns);
-}
-
 struct cfs_store *cfs_ns_store(struct cfs_ns *ns)
 {
 	return ns->store;

@@ -37,7 +37,6 @@ CFS_MUST_CHECK int cfs_ns_open(struct cfs_store *store,
 			       struct cfs_ns **ns_out, struct cfs_error *err);
 /* No file is open any more.  Seals what was closed, commits. */
 int cfs_ns_close(struct cfs_ns *ns);
-void cfs_ns_closep(struct cfs_ns **ns);
 struct cfs_store *cfs_ns_store(struct cfs_ns *ns);
 
 struct cfs_ns_cred { /* of whom a new inode belongs to */

@@ -137,7 +137,6 @@ CFS_MUST_CHECK int cfs_ino_get(struct cfs_ns *ns, uint64_t ino,
 /* A new inode, in the table with one reference; attributes are the caller's
  * to set before its number is known to anyone. */
 struct cfs_ino *cfs_ino_new(struct cfs_ns *ns, uint64_t ino);
-void cfs_ino_ref(struct cfs_ino *ino);
 void cfs_ino_put(struct cfs_ino *ino);
 void cfs_ino_putp(struct cfs_ino **ino);
 void cfs_ino_looked_up(struct cfs_ino *ino);

@@ -6,8 +6,3 @@ void cfs_engine_close(struct cfs_engine *engine)
 	if (engine)
 		engine->ops->close(engine);
 }
-
-void cfs_engine_closep(struct cfs_engine **engine)
-{
-	cfs_engine_close(*engine);
-}

@@ -53,6 +53,8 @@ struct cfs_engine_ops {
 	int (*list)(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg);
 	/* 0 or -ENOENT; reads under way still end well. */
 	int (*remove)(struct cfs_engine *engine, struct cfs_pack_id id);
+	/* Refs are for leases, when several nodes share a store; nothing but
+	 * tests calls these two until then. */
 	/* A ref's value, at most 4096 bytes; -ENOENT. */
 	int (*ref_get)(struct cfs_engine *engine, const char *name,
 		       struct cfs_buf *out);
@@ -112,6 +114,5 @@ void cfs_engine_mem_cut(struct cfs_engine *engine, struct cfs_pack_id id,
 			size_t len);
 
 void cfs_engine_close(struct cfs_engine *engine);
-void cfs_engine_closep(struct cfs_engine **engine);
 
 #endif

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "store/pack/fault.h"
 #include "store/pack/fdcache.h"
 #include "store/util/error.h"
 #include "store/util/log.h"
@@ -94,9 +93,6 @@ static int dir_create(struct cfs_engine *engine, struct cfs_pack_id id,
 	char name[CFS_ENGINE_DIR_NAME];
 	int r;
 
-	r = cfs_fault_hit(CFS_ENGINE_CREATE);
-	if (r < 0)
-		return r;
 	lane = subdir(d->packs_fd, cfs_engine_dir_lane(id, name));
 	if (lane < 0)
 		return lane;
@@ -173,9 +169,6 @@ static int dir_write(struct cfs_engine *engine, struct cfs_pack_id id,
 	struct cfs_fdcache_file *f;
 	int r;
 
-	r = cfs_fault_hit(CFS_ENGINE_WRITE);
-	if (r < 0)
-		return log_pack(r, id, "cannot be written");
 	copy = malloc((size_t)n * sizeof(*copy));
 	if (!copy)
 		return -ENOMEM;
@@ -215,8 +208,7 @@ static int dir_sync(struct cfs_engine *engine, struct cfs_pack_id id)
 	r = cfs_fdcache_get(d->files, id, &f);
 	if (r < 0)
 		return r;
-	r = cfs_fault_hit(CFS_ENGINE_SYNC);
-	if (r == 0 && fdatasync(f->fd) < 0)
+	if (fdatasync(f->fd) < 0)
 		r = -errno;
 	/* only the one who syncs looks at this, one at a time a pack */
 	if (r == 0 && f->unnamed) {
@@ -241,9 +233,7 @@ static int dir_seal(struct cfs_engine *engine, struct cfs_pack_id id,
 	if (fd < 0)
 		return -errno;
 	/* the same size: blocks set aside behind it go back all the same */
-	r = cfs_fault_hit(CFS_ENGINE_SEAL);
-	if (r == 0 && ftruncate(fd, (off_t)size) < 0)
-		r = -errno;
+	r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 	cfs_fdcache_settle(d->files, id);
 	return r < 0 ? log_pack(r, id, "cannot be sealed") : 0;
 }
@@ -275,9 +265,6 @@ static ssize_t dir_read(struct cfs_engine *engine, struct cfs_pack_id id,
 	ssize_t n;
 	int r;
 
-	r = cfs_fault_hit(CFS_ENGINE_READ);
-	if (r < 0)
-		return log_pack(r, id, "cannot be read");
 	r = cfs_fdcache_get(d->files, id, &f);
 	if (r < 0)
 		return r == -ENOENT ? r : log_pack(r, id, "cannot be read");
@@ -290,11 +277,9 @@ static int dir_remove(struct cfs_engine *engine, struct cfs_pack_id id)
 {
 	struct cfs_engine_dir *d = dir_of(engine);
 	char name[CFS_ENGINE_DIR_NAME];
-	int r;
+	int r = 0;
 
-	r = cfs_fault_hit(CFS_ENGINE_REMOVE);
-	if (r == 0 &&
-	    unlinkat(d->packs_fd, cfs_engine_dir_pack(id, name), 0) < 0)
+	if (unlinkat(d->packs_fd, cfs_engine_dir_pack(id, name), 0) < 0)
 		r = -errno;
 	if (r == 0)
 		cfs_fdcache_drop(d->files, id);
@@ -367,7 +352,6 @@ int cfs_engine_dir_open(int dirfd, struct cfs_engine **engine_out,
 		return cfs_fail(err, r, "packs cannot be opened: %s",
 				strerror(-r));
 	}
-	cfs_fault_from_env();
 	*engine_out = &d->base;
 	return 0;
 }

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "store/pack/fault.h"
 #include "store/util/buf.h"
 #include "store/util/log.h"
 #include "store/util/owner.h"
@@ -113,8 +112,6 @@ int cfs_engine_dir_ref_cas(struct cfs_engine *engine, const char *name,
 		return -EINVAL;
 	pthread_mutex_lock(&d->ref_lock);
 	r = is_old(d, name, old);
-	if (r == 0)
-		r = cfs_fault_hit(CFS_ENGINE_REF);
 	if (r == 0)
 		r = replace(d, name, value);
 	pthread_mutex_unlock(&d->ref_lock);

@@ -134,6 +134,8 @@ static struct cfs_packs *packs_new(struct cfs_engine *engine,
 		return NULL;
 	packs->engine = engine;
 	packs->options = *options;
+	packs->options.pack_bytes =
+		CFS_MIN(packs->options.pack_bytes, CFS_LAYOUT_PACK_MAX);
 	packs->seed = cfs_get_le64(options->uuid);
 	if (!packs->options.pack_bytes)
 		packs->options.pack_bytes = CFS_PACK_BYTES;

@@ -272,10 +272,14 @@ static int no_chain(const struct cfs_packs *packs, uint32_t number,
 		    struct cfs_error *err)
 {
 	if (number == packs->lacking && packs->lacking_bad)
-		return cfs_fail(err, -EBADMSG,
-				"pack %08x is damaged: its head does not hold",
-				number);
-	return cfs_fail(err, -EBADMSG, "pack %08x is missing: the log needs it",
+		return cfs_fail(
+			err, -EBADMSG,
+			"pack %08x is damaged, its head does not hold: put "
+			"it back from a copy",
+			number);
+	return cfs_fail(err, -EBADMSG,
+			"pack %08x is missing: the log needs it; put it "
+			"back from a copy",
 			number);
 }
 

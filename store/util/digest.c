@@ -124,11 +124,6 @@ void cfs_digester_free(struct cfs_digester *digester)
 	free(digester);
 }
 
-void cfs_digester_freep(struct cfs_digester **digester)
-{
-	cfs_digester_free(*digester);
-}
-
 void cfs_digester_add(struct cfs_digester *digester, const void *data,
 		      size_t len)
 {

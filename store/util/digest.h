@@ -29,7 +29,6 @@ CFS_MUST_CHECK int cfs_digest_parse(const char *hex, struct cfs_digest *out);
 struct cfs_digester;
 struct cfs_digester *cfs_digester_new(void); /* NULL: no memory */
 void cfs_digester_free(struct cfs_digester *digester);
-void cfs_digester_freep(struct cfs_digester **digester);
 void cfs_digester_add(struct cfs_digester *digester, const void *data,
 		      size_t len);
 void cfs_digester_end(struct cfs_digester *digester, struct cfs_digest *out);

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "store/pack/fault.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "tests/test.h"
@@ -268,30 +267,6 @@ START_TEST(test_names)
 }
 END_TEST
 
-START_TEST(test_faults)
-{
-	const struct cfs_pack_id id = {0, 1};
-	struct bed bed;
-
-	ck_assert_int_eq(cfs_fault_set("write:0:EIO"), -EINVAL);
-	ck_assert_int_eq(cfs_fault_set("fly:1:EIO"), -EINVAL);
-	ck_assert_int_eq(cfs_fault_set("write:1:EPIPE"), -EINVAL);
-	ck_assert_int_eq(cfs_fault_set("write:1x:EIO"), -EINVAL);
-	bed_open(&bed, 0);
-	ck_assert_int_eq(cfs_fault_set("write:2:ENOSPC,sync:2+:EIO"), 0);
-	ck_assert_int_eq(bed.engine->ops->create(bed.engine, id, 0), 0);
-	ck_assert_int_eq(put(&bed, id, "a", 0), 0);
-	ck_assert_int_eq(put(&bed, id, "a", 0), -ENOSPC);
-	ck_assert_int_eq(put(&bed, id, "a", 0), 0);
-	ck_assert_int_eq(bed.engine->ops->sync(bed.engine, id), 0);
-	ck_assert_int_eq(bed.engine->ops->sync(bed.engine, id), -EIO);
-	ck_assert_int_eq(bed.engine->ops->sync(bed.engine, id), -EIO);
-	ck_assert_int_eq(cfs_fault_set(NULL), 0);
-	ck_assert_int_eq(bed.engine->ops->sync(bed.engine, id), 0);
-	bed_close(&bed);
-}
-END_TEST
-
 /* The twin: failures by number, a limit, and what a power cut leaves. */
 START_TEST(test_mem)
 {
@@ -345,7 +320,6 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, test_many, 0, 2);
 	tcase_add_test(t, test_room);
 	tcase_add_test(t, test_names);
-	tcase_add_test(t, test_faults);
 	tcase_add_test(t, test_mem);
 	suite_add_tcase(s, t);
 	return s;

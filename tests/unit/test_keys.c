@@ -44,8 +44,6 @@ START_TEST(test_key_bytes)
 	EXPECT_KEY(key, "o\0\0\0\0\0\0\0\3");
 	cfs_key_setting(&key, "next_ino");
 	EXPECT_KEY(key, "snext_ino");
-	cfs_key_pack(&key, 0x0102, 0x03040506);
-	EXPECT_KEY(key, "k\1\2\3\4\5\6");
 	cfs_key_applied(&key);
 	EXPECT_KEY(key, "t");
 	cfs_key_chunk(&key, &d);
