@@ -68,11 +68,6 @@ void cfs_pending_unrefp(struct cfs_pending **pending)
 	cfs_pending_unref(*pending);
 }
 
-size_t cfs_pending_len(const struct cfs_pending *pending)
-{
-	return pending->len;
-}
-
 /* The bytes go once they are in a pack and nobody reads them here. */
 static void *detach(struct cfs_pending *p)
 {

@@ -284,9 +284,8 @@ static int read_once(struct cfs_store *store, const struct cfs_digest *digest,
 		return -EINVAL;
 	r = read_frames(&rd, off, buf, len);
 	if (r == -EBADMSG)
-		(void)cfs_log_err(r, "chunk %s in pack %08x at %u is damaged",
-				  cfs_digest_hex(digest, hex), where->pack,
-				  where->off);
+		cfs_log(CFS_LOG_ERR, "chunk %s in pack %08x at %u is damaged",
+			cfs_digest_hex(digest, hex), where->pack, where->off);
 	return r;
 }
 

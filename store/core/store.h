@@ -114,7 +114,6 @@ struct cfs_pending *cfs_store_ingest(struct cfs_store *store, void *data,
 struct cfs_pending *cfs_pending_ref(struct cfs_pending *pending);
 void cfs_pending_unref(struct cfs_pending *pending);
 void cfs_pending_unrefp(struct cfs_pending **pending);
-size_t cfs_pending_len(const struct cfs_pending *pending);
 /* Waits until it is in a pack; 0 and the digest, or why it is not. */
 CFS_MUST_CHECK int cfs_pending_wait(struct cfs_pending *pending,
 				    struct cfs_digest *digest_out);
