@@ -151,13 +151,14 @@ static size_t taken(through *fn, uint64_t from, uint64_t to)
 
 static void few_each(const char *what, uint64_t n, size_t half, size_t all)
 {
-	size_t more = (n - n / 2) * PER_CHUNK_MAX;
+	const uint64_t added = n - n / 2;
+	size_t more = added * PER_CHUNK_MAX;
 
 	printf("%llu chunks %s: %.1f MB with half, %.1f MB with all of them; "
 	       "%.1f bytes each\n",
 	       (unsigned long long)n, what, (double)half * 1e-6,
 	       (double)all * 1e-6,
-	       ((double)all - (double)half) / (double)(n - n / 2));
+	       ((double)all - (double)half) / (double)added);
 	if (!MEASURABLE)
 		return;
 	if (n < MANY)
