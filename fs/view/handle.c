@@ -11,7 +11,6 @@
 /* Exactly one of the three is set. */
 struct cfs_vhandle {
 	struct cfs_file *file; /* of the pool: refuses once it has changed */
-	struct cfs_version version;
 	struct cfs_reader *reader;
 	char *text;
 };
@@ -53,7 +52,6 @@ static int open_source(struct cfs_vnode *node, struct cfs_vhandle *handle,
 	r = settle(node);
 	if (r < 0)
 		return r;
-	handle->version = node->version;
 	return cfs_filepool_get(node->views->pool, node->path, &node->version,
 				&handle->file, err);
 }
@@ -141,15 +139,6 @@ ssize_t cfs_vhandle_pread(struct cfs_vhandle *handle, void *buf, size_t len,
 	if (handle->file)
 		return read_file(handle->file, buf, len, off);
 	return read_text(handle->text, buf, len, off);
-}
-
-bool cfs_vhandle_version(const struct cfs_vhandle *handle,
-			 struct cfs_version *out)
-{
-	if (!handle->file)
-		return false;
-	*out = handle->version;
-	return true;
 }
 
 void cfs_vhandle_close(struct cfs_vhandle *handle)

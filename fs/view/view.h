@@ -142,9 +142,6 @@ CFS_MUST_CHECK int cfs_vnode_open(struct cfs_vnode *node,
  * was changed in place, -EIO: as cfs_reader_pread(). */
 CFS_MUST_CHECK ssize_t cfs_vhandle_pread(struct cfs_vhandle *handle, void *buf,
 					 size_t len, uint64_t off);
-/* The version of a source file as opened; false for what is synthesised. */
-bool cfs_vhandle_version(const struct cfs_vhandle *handle,
-			 struct cfs_version *out);
 void cfs_vhandle_close(struct cfs_vhandle *handle);
 void cfs_vhandle_closep(struct cfs_vhandle **handle);
 
