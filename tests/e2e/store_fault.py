@@ -17,6 +17,7 @@ comes up or says why not, and comes up at the next try.
 """
 import argparse
 import collections
+import contextlib
 import errno
 import mmap
 import os
@@ -270,6 +271,12 @@ def while_running(s, page, kind, code, rounds):
             raise
     if kind in ARRIVES:
         hits += until_seen(page, kind, code, files, seen)
+    for _ in range(30):  # few packs are made or removed
+        if hits or kind == "rename":
+            break
+        page.arm(kind, 1, 0, code)
+        seen.update(filter(None, [files.step(code)]))
+        hits += page.disarm()[1]
     s.kill()
     files.mnt = s.mount(env=page.env(s.store))
     files.verify()
