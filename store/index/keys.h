@@ -33,10 +33,10 @@ void cfs_key_dirent(struct cfs_key *key, uint64_t dir, const char *name,
 		    size_t len);					 /* d */
 void cfs_key_cookie(struct cfs_key *key, uint64_t dir, uint64_t cookie); /* D */
 void cfs_key_xattr(struct cfs_key *key, uint64_t ino, const char *name,
-		   size_t len);						/* x */
-void cfs_key_extent(struct cfs_key *key, uint64_t ino, uint64_t off);	/* e */
-void cfs_key_orphan(struct cfs_key *key, uint64_t ino);			/* o */
-void cfs_key_setting(struct cfs_key *key, const char *name);		/* s */
+		   size_t len);					      /* x */
+void cfs_key_extent(struct cfs_key *key, uint64_t ino, uint64_t off); /* e */
+void cfs_key_orphan(struct cfs_key *key, uint64_t ino);		      /* o */
+void cfs_key_setting(struct cfs_key *key, const char *name);	      /* s */
 /* Derived from records, never in groups: */
 void cfs_key_chunk(struct cfs_key *key,
 		   const struct cfs_digest *digest);			/* c */
