@@ -6,6 +6,7 @@
 #include <ftw.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "store/util/error.h"
 #include "store/util/log.h"
@@ -13,6 +14,7 @@
 #define CACHE_BYTES	(256u << 20)
 #define IN_FLIGHT_BYTES (64u << 20)
 #define SLAB_BYTES	(4u << 20) /* room is asked for in such steps */
+#define INDEX_ROOM	(8u << 20) /* that RocksDB should find free */
 
 static void take_options(struct cfs_store *s, const struct cfs_store_options *o)
 {
@@ -99,6 +101,35 @@ static int index_delete(const char *path)
 	return r < 0 && errno == ENOENT ? 0 : r;
 }
 
+static bool has_room(const struct cfs_store *s)
+{
+	struct statvfs st;
+
+	return statvfs(s->path, &st) < 0 ||
+	       (uint64_t)st.f_bavail * st.f_frsize >= INDEX_ROOM;
+}
+
+/* Where there is no room for what opening it writes, it is made anew in memory
+ * for this time: a full disk must open, or nothing could be deleted. */
+static int index_open_at(struct cfs_store *s, const char *path,
+			 struct cfs_error *err)
+{
+	struct cfs_error own = {""};
+	int r = -ENOSPC;
+
+	if (has_room(s))
+		r = cfs_index_rocksdb_open(path, &s->index, &own);
+	if (r != -ENOSPC && r != -EDQUOT)
+		return r < 0 ? cfs_fail(err, r, "%s", own.text) : 0;
+	cfs_log(CFS_LOG_WARN,
+		"store %s: the disk has no room for the index, which is kept "
+		"in memory until the next opening",
+		s->path);
+	s->index = cfs_index_mem_new();
+	s->index_in_memory = true;
+	return s->index ? 0 : -ENOMEM;
+}
+
 /* A damaged one is as good as none. */
 static int index_open(struct cfs_store *s, struct cfs_error *err)
 {
@@ -107,7 +138,7 @@ static int index_open(struct cfs_store *s, struct cfs_error *err)
 
 	if (r < 0)
 		return cfs_fail(err, r, "%s: path too long", s->path);
-	r = cfs_index_rocksdb_open(path, &s->index, err);
+	r = index_open_at(s, path, err);
 	if (r != -EBADMSG)
 		return r;
 	cfs_log(CFS_LOG_WARN, "store %s: the index is damaged; rebuilding",
@@ -116,7 +147,7 @@ static int index_open(struct cfs_store *s, struct cfs_error *err)
 	if (r < 0)
 		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
 				strerror(-r));
-	return cfs_index_rocksdb_open(path, &s->index, err);
+	return index_open_at(s, path, err);
 }
 
 /* Every key one by one: an index that was handed in. */
@@ -145,7 +176,7 @@ static int index_renew(struct cfs_store *s, struct cfs_error *err)
 	char path[4096];
 	int r;
 
-	if (s->dirfd < 0)
+	if (s->dirfd < 0 || s->index_in_memory)
 		return index_empty(s->index);
 	r = index_path(s, path, sizeof(path));
 	if (r < 0)
@@ -155,7 +186,7 @@ static int index_renew(struct cfs_store *s, struct cfs_error *err)
 	if (r < 0)
 		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
 				strerror(-r));
-	return cfs_index_rocksdb_open(path, &s->index, err);
+	return index_open_at(s, path, err);
 }
 
 static int rebuild(struct cfs_store *s, struct cfs_recovered *found,

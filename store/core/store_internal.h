@@ -48,6 +48,7 @@ struct cfs_store {
 	struct cfs_store_options options; /* zeros replaced */
 	struct cfs_engine *engine;
 	struct cfs_index *index;
+	bool index_in_memory; /* the disk has no room for one */
 	struct cfs_packs *packs;
 	struct cfs_levels *levels;
 	struct cfs_workers *workers;
