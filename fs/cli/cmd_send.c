@@ -112,6 +112,7 @@ static int send_to(struct cfs_store_verb *call, const char *command,
 	call->fds = peer.fds;
 	call->n_fds = 2;
 	r = cfs_store_verb_call(call, &result);
+	call->fds = NULL; /* ends here */
 	peer_status = wait_peer(&peer);
 	if (r)
 		return r;

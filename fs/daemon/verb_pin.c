@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "fs/daemon/pins.h"
+#include "fs/daemon/steps.h"
 #include "fs/daemon/verb.h"
+#include "fs/view/view.h"
 #include "store/core/store.h"
 #include "store/ns/ns.h"
 
@@ -18,6 +20,31 @@ static int add_pin(void *arg, const char *path)
 	return 0;
 }
 
+/* Whole or not: a pin on anything else would keep nothing. */
+static int check_step(struct cfs_verb_context *context, const char *path,
+		      struct cfs_error *err)
+{
+	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
+	_cleanup_(cfs_freep) char *run = strdup(path);
+	char *slash = run ? strrchr(run, '/') : NULL;
+	const char *name = slash ? slash + 1 : path;
+	size_t i;
+	int r;
+
+	if (!run)
+		return -ENOMEM;
+	if (slash)
+		*slash = '\0';
+	r = cfs_steps_list(cfs_views_source(context->views), slash ? run : "",
+			   &steps);
+	for (i = 0; !r && i < steps.n; i++)
+		if (!strcmp(steps.list[i].name, name))
+			return 0;
+	return r < 0 ? r
+		     : cfs_fail(err, -EINVAL,
+				"%s is no step; name a step of a run", path);
+}
+
 static int set_pin(struct cfs_verb_context *context, const char *path,
 		   bool pinned, struct cfs_error *err)
 {
@@ -28,8 +55,10 @@ static int set_pin(struct cfs_verb_context *context, const char *path,
 	r = cfs_ns_walk(context->ns, path, &st);
 	if (!r && !S_ISDIR(st.st_mode))
 		r = -ENOTDIR;
+	if (!r && pinned)
+		r = check_step(context, path, err);
 	if (r < 0 && pinned)
-		return cfs_fail_prefix(err, r, "%s", path);
+		return err->text[0] ? r : cfs_fail_prefix(err, r, "%s", path);
 	r = cfs_pins_has(store, path);
 	if (!r && !pinned)
 		return cfs_fail(err, -ENOENT, "%s is not pinned", path);

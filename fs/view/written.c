@@ -64,7 +64,7 @@ static struct entry *find(struct cfs_written *written, uint64_t ino,
 void cfs_written_note(struct cfs_written *written, uint64_t ino, uint64_t salt,
 		      enum cfs_written_state state)
 {
-	struct entry *e, *oldest;
+	struct entry *e, *oldest = NULL;
 
 	pthread_mutex_lock(&written->lock);
 	e = find(written, ino, salt, &oldest);
