@@ -70,7 +70,9 @@ def main():
             got += framework.run(
                 cfg.dp, _leg, cfg, load and f"{mnt}/{load}", f"{mnt}/{save}",
                 first)[0]
-            # `latest` was closed: everything before it must be there.
+            # Rank 0 closes `latest`, which syncs, maybe before another rank
+            # has written its file: those are safe with the next sync.
+            store_place.check("sync", "-f", mnt)
             s.kill()
             s.mount()
             tag = f"global_step{first + LEG}"
