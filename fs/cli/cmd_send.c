@@ -131,7 +131,7 @@ static int send_to(struct cfs_store_verb *call, const char *command,
 static int send_out(struct cfs_store_verb *call)
 {
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	const int out = STDOUT_FILENO;
+	static const int out = STDOUT_FILENO;
 
 	call->fds = &out;
 	call->n_fds = 1;

@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 
+#include "fs/view/view.h"
+#include "store/util/log.h"
+
 static struct cfs_ns_cred cred_of(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
@@ -59,6 +62,21 @@ void cfs_store_op_mknod(fuse_req_t req, fuse_ino_t dir, const char *name,
 		reply_made(req, &t, name, &st);
 }
 
+/* A directory called as a view is would stand before the view for ever: a
+ * trainer that saves to RUN/@dp32 before RUN has a step must be told. */
+static int check_view_name(const char *name)
+{
+	struct cfs_request request = CFS_REQUEST_INIT;
+
+	if (name[0] != '@' || cfs_view_name_parse(name + 1, &request, NULL) < 0)
+		return 0;
+	cfs_log(CFS_LOG_WARN,
+		"%s: not made: it is the name of a view, which is there once "
+		"the run has a step; save that to the run itself",
+		name);
+	return -EINVAL;
+}
+
 void cfs_store_op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name,
 			mode_t mode)
 {
@@ -68,7 +86,9 @@ void cfs_store_op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name,
 	struct stat st = {.st_ino = 0};
 	int r;
 
-	r = cfs_target_dir(mount, dir, name, &t);
+	r = check_view_name(name);
+	if (!r)
+		r = cfs_target_dir(mount, dir, name, &t);
 	if (!r)
 		r = cfs_ns_mkdir(mount->ns, &cred, t.ino, name, mode, &st);
 	if (r < 0)

@@ -1017,7 +1017,8 @@ def test_views():
         assert shards_of(f"{mnt}/copy", 3) == cut(state, 3)
         # A real name wins.
         os.mkdir(f"{mnt}/real")
-        os.mkdir(f"{mnt}/real/@dp3")
+        os.mkdir(f"{mnt}/real/d")
+        os.rename(f"{mnt}/real/d", f"{mnt}/real/@dp3")
         assert os.stat(f"{mnt}/real/@dp3").st_ino < 1 << 63
         check("rm", "-r", run_dir)
         assert sorted(os.listdir(mnt)) == ["copy", "real"]
@@ -1104,6 +1105,17 @@ def test_pointer_names_what_is_not_whole():
         with open(f"{view}/latest", "w") as f:
             f.write("step1 ")
         assert read(f"{run_dir}/latest") == b"step1 "
+
+
+def test_no_directory_called_as_a_view():
+    """It would stand before the view for ever."""
+    with mounted() as (_, mnt):
+        fails(errno.EINVAL, os.mkdir, f"{mnt}/@dp2")
+        os.mkdir(f"{mnt}/run")
+        fails(errno.EINVAL, os.makedirs, f"{mnt}/run/@dp4-zero1/global_step1")
+        os.mkdir(f"{mnt}/@scope")
+        os.mkdir(f"{mnt}/a@dp2")
+        assert sorted(os.listdir(mnt)) == ["@scope", "a@dp2", "run"]
 
 
 def test_root_view():
