@@ -28,8 +28,8 @@ static void print_text(const cJSON *result, bool quiet)
 	       cfs_store_verb_u64(result, "problems"));
 }
 
-/* An exit status, 0 when it is gone. */
-static int drop_index(const char *object)
+/* An exit status, 0 when it is done. */
+static int rebuild_index(const char *object)
 {
 	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
 	struct cfs_error err = {""};
@@ -37,7 +37,7 @@ static int drop_index(const char *object)
 
 	r = cfs_store_path_find(object, &path, &err);
 	if (r > 0)
-		r = cfs_opened_drop_index(path.store, &err);
+		r = cfs_opened_rebuild_index(path.store, &err);
 	return r < 0 ? cfs_say_fail(&cfs_verb_fsck, object, r, &err) : 0;
 }
 
@@ -70,7 +70,7 @@ static int run(int argc, char **argv)
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_fsck, "name a store");
 	call.object = argv[optind];
-	r = rebuild ? drop_index(call.object) : 0;
+	r = rebuild ? rebuild_index(call.object) : 0;
 	if (r)
 		return r;
 	call.arguments = cJSON_CreateObject();

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 
@@ -104,6 +105,8 @@ void cfs_opened_context(const struct cfs_opened *opened,
 	};
 }
 
+#define INDEX_BEFORE "index.before"
+
 /* The index is a directory of plain files. */
 static int remove_files(int dir)
 {
@@ -128,14 +131,26 @@ static int remove_files(int dir)
 	return r;
 }
 
-int cfs_opened_drop_index(const char *store_path, struct cfs_error *err)
+static int remove_index(int dir, const char *name)
 {
-	_cleanup_(cfs_closep) int dir = -1, lock = -1, index = -1;
+	_cleanup_(cfs_closep) int index = -1;
 	int r;
 
-	dir = open(store_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return cfs_fail_prefix(err, -errno, "%s", store_path);
+	index = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (index < 0)
+		return errno == ENOENT ? 0 : -errno;
+	r = remove_files(index);
+	if (!r && unlinkat(dir, name, AT_REMOVEDIR) < 0)
+		r = -errno;
+	return r;
+}
+
+/* Out of the way, while nobody has the store open. */
+static int set_aside(int dir, const char *store_path, struct cfs_error *err)
+{
+	_cleanup_(cfs_closep) int lock = -1;
+	int r;
+
 	lock = openat(dir, "lock", O_RDWR | O_CLOEXEC);
 	if (lock < 0 && errno != ENOENT)
 		return cfs_fail_prefix(err, -errno, "%s/lock", store_path);
@@ -144,11 +159,36 @@ int cfs_opened_drop_index(const char *store_path, struct cfs_error *err)
 				"%s is in use; unmount it to have its index "
 				"rebuilt",
 				store_path);
-	index = openat(dir, "index", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (index < 0)
-		return errno == ENOENT ? 0 : -errno;
-	r = remove_files(index);
-	if (!r && unlinkat(dir, "index", AT_REMOVEDIR) < 0)
+	r = remove_index(dir, INDEX_BEFORE);
+	if (!r && renameat(dir, "index", dir, INDEX_BEFORE) < 0 &&
+	    errno != ENOENT)
 		r = -errno;
 	return r < 0 ? cfs_fail_prefix(err, r, "%s/index", store_path) : 0;
+}
+
+int cfs_opened_rebuild_index(const char *store_path, struct cfs_error *err)
+{
+	_cleanup_(cfs_opened_closep) struct cfs_opened opened = {0};
+	_cleanup_(cfs_closep) int dir = -1;
+	struct cfs_error why = {""};
+	int r;
+
+	dir = open(store_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return cfs_fail_prefix(err, -errno, "%s", store_path);
+	r = set_aside(dir, store_path, err);
+	if (r < 0)
+		return r;
+	r = cfs_opened_open(store_path, NULL, &opened, &why);
+	if (r < 0) {
+		/* an index that still leads to what a log with damage cannot */
+		(void)remove_index(dir, "index");
+		(void)renameat(dir, INDEX_BEFORE, dir, "index");
+		return cfs_fail(err, r, "the index stays as it was: %s",
+				why.text[0] ? why.text : strerror(-r));
+	}
+	r = remove_index(dir, INDEX_BEFORE);
+	return r < 0 ? cfs_fail_prefix(err, r, "%s/%s", store_path,
+				       INDEX_BEFORE)
+		     : 0;
 }

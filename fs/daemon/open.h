@@ -28,9 +28,9 @@ void cfs_opened_closep(struct cfs_opened *opened);
 void cfs_opened_context(const struct cfs_opened *opened,
 			struct cfs_verb_context *out);
 
-/* Deletes the index of a store that nobody has open, so that the next opening
- * makes it anew from the packs; -EBUSY. */
-CFS_MUST_CHECK int cfs_opened_drop_index(const char *store_path,
-					 struct cfs_error *err);
+/* Makes the index of a store that nobody has open anew from the packs; where
+ * that fails, the one that was there stays.  -EBUSY. */
+CFS_MUST_CHECK int cfs_opened_rebuild_index(const char *store_path,
+					    struct cfs_error *err);
 
 #endif

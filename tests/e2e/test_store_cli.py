@@ -732,6 +732,27 @@ def test_prune_with_views_open():
             run("fsck", m)
 
 
+def test_rebuild_keeps_what_works():
+    """An index that a damaged log cannot make again is not given up."""
+    with Place() as p:
+        run("import", p.store, p.run)
+        pack = f"{p.store}/packs/0000/00000001.pack"
+        data = bytearray(read(pack))
+        at = data.find(b"CFSr\x04")  # a BATCH record
+        assert at > 0
+        data[at + 90] ^= 1
+        with open(pack, "wb") as f:
+            f.write(data)
+        run("fsck", "--rebuild-index", p.store, status=1)
+        assert "stays as it was" in run.stderr, run.stderr
+        run("fsck", p.store)
+        run("scrub", p.store, status=1)  # and leaves that part behind
+        run("fsck", "--rebuild-index", p.store)
+        run("diff", f"{p.store}/run", p.run)
+        assert sorted(os.listdir(p.store)) == [
+            "ckptfs.json", "index", "lock", "packs", "refs"]
+
+
 def test_one_writable_mount():
     if not has_fuse():
         return print("    (no FUSE)")
