@@ -8,13 +8,7 @@
 
 static void print_text(const cJSON *result, bool quiet)
 {
-	const cJSON *line;
-
-	cJSON_ArrayForEach(line,
-			   cJSON_GetObjectItemCaseSensitive(result, "findings"))
-	{
-		puts(line->valuestring);
-	}
+	cfs_store_verb_findings(result);
 	if (quiet)
 		return;
 	printf("%" PRIu64 " inodes, %" PRIu64 " names, %" PRIu64
@@ -102,7 +96,7 @@ const struct cfs_verb cfs_verb_fsck = {
 		"in use; the next\n"
 		"verb or mount makes it anew.\n"
 		"\n"
-		"  --rebuild-index  delete the index first; not while it is "
+		"  --rebuild-index  make the index anew first; not while it is "
 		"mounted\n"
 		"  --quiet          no progress, print findings only\n"
 		"  --json           print JSON\n"

@@ -8,13 +8,7 @@
 
 static void print_text(const cJSON *result, bool quiet)
 {
-	const cJSON *line;
-
-	cJSON_ArrayForEach(line,
-			   cJSON_GetObjectItemCaseSensitive(result, "findings"))
-	{
-		puts(line->valuestring);
-	}
+	cfs_store_verb_findings(result);
 	if (quiet)
 		return;
 	printf("%" PRIu64 " chunks, %" PRIu64 " maps, %s read: %" PRIu64

@@ -168,6 +168,17 @@ int cfs_store_verb_call(const struct cfs_store_verb *call, cJSON **result_out)
 	return 0;
 }
 
+void cfs_store_verb_findings(const cJSON *result)
+{
+	const cJSON *line;
+
+	cJSON_ArrayForEach(line,
+			   cJSON_GetObjectItemCaseSensitive(result, "findings"))
+	{
+		puts(line->valuestring);
+	}
+}
+
 uint64_t cfs_store_verb_u64(const cJSON *result, const char *name)
 {
 	double v = cfs_store_verb_real(result, name);

@@ -54,6 +54,8 @@ bool cfs_store_verb_flag(const cJSON *result, const char *name);
 /* Prints @result as JSON; the exit status. */
 int cfs_store_verb_json(const struct cfs_verb *verb, const cJSON *result,
 			int status);
+/* Prints the findings, a line each. */
+void cfs_store_verb_findings(const cJSON *result);
 /* A whole number from the command line: 0, or -EINVAL. */
 CFS_MUST_CHECK int cfs_store_verb_number(const char *text, uint64_t *out);
 

@@ -43,19 +43,11 @@ static void names_free(struct names *names)
 static int keep_dir(void *arg, const char *name, const struct stat *st)
 {
 	struct names *names = arg;
-	char **list;
 
 	if (!S_ISDIR(st->st_mode))
 		return 0;
-	if (names->n == names->cap) {
-		size_t cap = names->cap ? 2 * names->cap : 16;
-
-		list = reallocarray(names->list, cap, sizeof(*list));
-		if (!list)
-			return -ENOMEM;
-		names->list = list;
-		names->cap = cap;
-	}
+	if (!CFS_GROW(names->list, names->n, names->cap))
+		return -ENOMEM;
 	names->list[names->n] = strdup(name);
 	return names->list[names->n++] ? 0 : -ENOMEM;
 }

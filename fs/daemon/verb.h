@@ -15,7 +15,6 @@ extern const struct cfs_daemon_verb cfs_daemon_verb_stats;
 extern const struct cfs_daemon_verb cfs_daemon_verb_prune;
 extern const struct cfs_daemon_verb cfs_daemon_verb_pin;
 extern const struct cfs_daemon_verb cfs_daemon_verb_gc;
-extern const struct cfs_daemon_verb cfs_daemon_verb_derive;
 extern const struct cfs_daemon_verb cfs_daemon_verb_scrub;
 extern const struct cfs_daemon_verb cfs_daemon_verb_fsck;
 extern const struct cfs_daemon_verb cfs_daemon_verb_import;

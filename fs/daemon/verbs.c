@@ -6,19 +6,12 @@
 #include "fs/daemon/verb.h"
 
 const struct cfs_daemon_verb *const cfs_daemon_verbs[] = {
-	&cfs_daemon_verb_du,
-	&cfs_daemon_verb_stats,
-	&cfs_daemon_verb_prune,
-	&cfs_daemon_verb_pin,
-	&cfs_daemon_verb_gc,
-	&cfs_daemon_verb_scrub,
-	&cfs_daemon_verb_fsck,
-	&cfs_daemon_verb_import,
-	&cfs_daemon_verb_resolve,
-	&cfs_daemon_verb_send,
-	&cfs_daemon_verb_receive,
-	&cfs_daemon_verb_derive,
-	NULL,
+	&cfs_daemon_verb_du,	  &cfs_daemon_verb_stats,
+	&cfs_daemon_verb_prune,	  &cfs_daemon_verb_pin,
+	&cfs_daemon_verb_gc,	  &cfs_daemon_verb_scrub,
+	&cfs_daemon_verb_fsck,	  &cfs_daemon_verb_import,
+	&cfs_daemon_verb_resolve, &cfs_daemon_verb_send,
+	&cfs_daemon_verb_receive, NULL,
 };
 
 /* A process has one store, so one lock is enough. */
