@@ -76,7 +76,7 @@ int cfs_store_path_prefix(const char *path, struct cfs_store_path *out)
 	*out = (struct cfs_store_path){0};
 	r = absolute(path, &full);
 	if (!r)
-		r = find_prefix(full, out);
+		r = full ? find_prefix(full, out) : -ENOMEM;
 	len = r > 0 ? strlen(out->inside) : 0;
 	while (len && out->inside[len - 1] == '/')
 		out->inside[--len] = '\0';

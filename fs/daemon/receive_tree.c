@@ -13,7 +13,8 @@
 
 static int odd(struct cfs_receive_tree *t, const char *what)
 {
-	return cfs_fail(t->err, -EBADMSG, "the stream is damaged: %s", what);
+	(void)cfs_fail(t->err, -EBADMSG, "the stream is damaged: %s", what);
+	return -EBADMSG;
 }
 
 static void close_file(struct cfs_receive_tree *t)
@@ -154,7 +155,7 @@ int cfs_receive_node(struct cfs_receive_tree *t, const void *data, size_t len)
 		r = make_node(t, dir, name, &st);
 	if (r == -EBADMSG)
 		return odd(t, "a node");
-	if (r < 0)
+	if (r)
 		return cfs_fail_prefix(t->err, r, "%s", t->node.path);
 	cfs_ns_forget(t->context->ns, st.st_ino, 1);
 	t->made = true;
@@ -181,7 +182,7 @@ int cfs_receive_link(struct cfs_receive_tree *t, const void *data, size_t len)
 		return odd(t, "a link to a directory");
 	if (!r)
 		r = cfs_ns_link(t->context->ns, st.st_ino, dir, name, &st);
-	if (r < 0)
+	if (r)
 		return cfs_fail_prefix(t->err, r, "%s", t->node.path);
 	cfs_ns_forget(t->context->ns, st.st_ino, 1);
 	return 0;

@@ -351,7 +351,7 @@ static int begin(struct replay *rp, struct cfs_position *from)
 		r = cfs_applied_decode(buf.data, buf.len, &a);
 	if (r == -ENOENT || r == -EBADMSG)
 		return -ESTALE;
-	if (r < 0)
+	if (r)
 		return r;
 	rp->tip.number = a.group;
 	rp->tip.digest = a.digest;

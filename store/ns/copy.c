@@ -111,7 +111,7 @@ ssize_t cfs_ns_copy_range(struct cfs_ns_file *in, uint64_t in_off,
 	r = cfs_ns_room(ns);
 	if (r == 0)
 		r = cfs_ino_pin(in->ino, &pin, &st);
-	if (r < 0)
+	if (r)
 		return r;
 	if (in_off < (uint64_t)st.st_size)
 		n = CFS_MIN((uint64_t)len, (uint64_t)st.st_size - in_off);

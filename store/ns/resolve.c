@@ -215,7 +215,7 @@ static int write_content(struct cfs_ns *ns, struct cfs_snap *s)
 	const size_t n = s->pieces->n;
 	int r = cfs_resolve_pieces(ns, s->pieces, &v);
 
-	if (r < 0)
+	if (r)
 		return r;
 	s->record.content = CFS_CONTENT_NONE;
 	if (n && s->seal) {

@@ -28,7 +28,7 @@ int cfs_ns_walk(struct cfs_ns *ns, const char *path, struct stat *st_out)
 			r = -ENOTDIR;
 		if (r == 0)
 			r = cfs_dirent_get(ns, at, name, &v);
-		if (r < 0)
+		if (r)
 			return r;
 		at = v.ino;
 	}
@@ -59,7 +59,7 @@ static int name_in(struct cfs_ns *ns, uint64_t dir, uint64_t child,
 		r = cfs_dirent_decode(v.data, v.len, &value);
 		if (r == 0)
 			r = cfs_key_parse_name(k, &number, &name, &len);
-		if (r < 0 || value.ino != child)
+		if (r || value.ino != child)
 			continue;
 		cfs_buf_put(&path, name, len);
 		if (out->len) {

@@ -17,7 +17,7 @@ void *cfs_grow(void *array, size_t *cap, size_t size, size_t max);
  */
 #define CFS_GROW(array, n, cap)                                                \
 	__extension__({                                                        \
-		bool cfs_room_ = (n) < (cap);                                  \
+		bool cfs_room_ = (array) && (n) < (cap);                       \
 		size_t cfs_cap_ = (cap);                                       \
 		if (!cfs_room_) {                                              \
 			__typeof__(array) cfs_grown_ =                         \
