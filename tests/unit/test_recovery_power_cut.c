@@ -1,5 +1,4 @@
-/* What a store is after power cuts: always a state it had, see history_bed.h.
- */
+/* After power cuts a store is in a state it had before: history_bed.h. */
 #include "tests/unit/history_bed.h"
 
 START_TEST(power_cuts)
