@@ -64,6 +64,7 @@ static int open_store(struct service *s, const struct cfs_mount_options *o,
 	struct cfs_store_options options = {
 		.cache_bytes =
 			(o->cache_bytes ? o->cache_bytes : CACHE_BYTES) / 2,
+		.read_only = o->ro,
 		.progress = on_progress,
 		.progress_arg = s,
 	};
@@ -76,6 +77,18 @@ static int open_store(struct service *s, const struct cfs_mount_options *o,
 			return r;
 		nanosleep(&pause, NULL);
 	}
+}
+
+/* Who saves into it must not learn that from the save. */
+static int check_writable(const struct service *s,
+			  const struct cfs_mount_options *o,
+			  struct cfs_error *err)
+{
+	if (o->ro || !cfs_store_read_only(s->store))
+		return 0;
+	return cfs_fail(err, -EROFS,
+			"%s may only be read here: mount it with -o ro",
+			s->path);
 }
 
 static int open_rest(struct service *s, const struct cfs_mount_options *o,
@@ -104,7 +117,7 @@ static int open_rest(struct service *s, const struct cfs_mount_options *o,
 static int recover(struct service *s)
 {
 #ifdef CFS_HAVE_DAEMON
-	if (cfs_store_was_unclean(s->store))
+	if (cfs_store_was_unclean(s->store) && !cfs_store_read_only(s->store))
 		return cfs_daemon_recover_pointers(&s->context);
 #else
 	(void)s;
@@ -137,7 +150,8 @@ static int on_start(void *arg, cfs_fuse_invalidate_fn *invalidate, void *handle,
 	s->context.invalidate = invalidate;
 	s->context.invalidate_arg = handle;
 #ifdef CFS_HAVE_DAEMON
-	if (!r)
+	/* elsewhere whoever asks can open it beside this mount */
+	if (!r && !cfs_store_is_untouched(s->store))
 		r = cfs_control_start(s->path, &s->context, &s->control, err);
 	if (!r && s->derive_seconds)
 		r = cfs_derive_job_start(&s->context, s->derive_seconds,
@@ -170,6 +184,8 @@ int cfs_mount_store(const char *path, const struct cfs_mount_options *options,
 	int r, close_r;
 
 	r = open_store(&s, options, err);
+	if (!r)
+		r = check_writable(&s, options, err);
 	if (!r)
 		r = open_rest(&s, options, err);
 	if (!r) {

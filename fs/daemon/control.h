@@ -55,6 +55,7 @@ struct cfs_daemon_verb {
 	const char *name;
 	cfs_verb_fn *run;
 	bool exclusive; /* one of these at a time: others get -EBUSY */
+	bool changes;	/* refused where it is read-only, but for a dry run */
 };
 extern const struct cfs_daemon_verb
 	*const cfs_daemon_verbs[]; /* verbs.c; NULL ends */

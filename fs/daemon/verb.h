@@ -29,6 +29,10 @@ CFS_MUST_CHECK int cfs_verb_run(struct cfs_verb_context *context,
 				const struct cfs_verb_reply *reply,
 				cJSON *result, struct cfs_error *err);
 
+/* -EROFS, in words, where the store may not be changed. */
+CFS_MUST_CHECK int cfs_verb_may_change(const struct cfs_verb_context *context,
+				       const char *name, struct cfs_error *err);
+
 /* ---- arguments and results ---- */
 
 /* NULL, false or @otherwise where it is not there or of another type. */

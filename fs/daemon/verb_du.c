@@ -267,4 +267,4 @@ static int du(struct cfs_verb_context *context, const cJSON *arguments,
 	return 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_du = {"du", du, false};
+const struct cfs_daemon_verb cfs_daemon_verb_du = {"du", du, false, false};

@@ -122,4 +122,5 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	return 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_import = {"import", run, false};
+const struct cfs_daemon_verb cfs_daemon_verb_import = {"import", run, false,
+						       true};

@@ -125,6 +125,7 @@ static int fsck(struct cfs_verb_context *context, const cJSON *arguments,
 	return 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_gc = {"gc", gc, true};
-const struct cfs_daemon_verb cfs_daemon_verb_scrub = {"scrub", scrub, true};
-const struct cfs_daemon_verb cfs_daemon_verb_fsck = {"fsck", fsck, true};
+const struct cfs_daemon_verb cfs_daemon_verb_gc = {"gc", gc, true, true};
+const struct cfs_daemon_verb cfs_daemon_verb_scrub = {"scrub", scrub, true,
+						      false};
+const struct cfs_daemon_verb cfs_daemon_verb_fsck = {"fsck", fsck, true, false};

@@ -52,6 +52,9 @@ static int set_pin(struct cfs_verb_context *context, const char *path,
 	struct stat st;
 	int r;
 
+	r = cfs_verb_may_change(context, pinned ? "pin" : "unpin", err);
+	if (r < 0)
+		return r;
 	r = cfs_ns_walk(context->ns, path, &st);
 	if (!r && !S_ISDIR(st.st_mode))
 		r = -ENOTDIR;
@@ -90,4 +93,4 @@ static int pin(struct cfs_verb_context *context, const cJSON *arguments,
 			     cJSON_AddArrayToObject(result, "pins"));
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_pin = {"pin", pin, false};
+const struct cfs_daemon_verb cfs_daemon_verb_pin = {"pin", pin, false, false};

@@ -232,4 +232,5 @@ static int prune(struct cfs_verb_context *context, const cJSON *arguments,
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", path[0] ? path : "/") : 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_prune = {"prune", prune, true};
+const struct cfs_daemon_verb cfs_daemon_verb_prune = {"prune", prune, true,
+						      true};

@@ -373,4 +373,5 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	return r ? r : finish(&v, path, result);
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_receive = {"receive", run, false};
+const struct cfs_daemon_verb cfs_daemon_verb_receive = {"receive", run, false,
+							true};

@@ -28,4 +28,4 @@ static int resolve(struct cfs_verb_context *context, const cJSON *arguments,
 }
 
 const struct cfs_daemon_verb cfs_daemon_verb_resolve = {"resolve", resolve,
-							false};
+							false, false};

@@ -447,4 +447,4 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	return 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_send = {"send", run, false};
+const struct cfs_daemon_verb cfs_daemon_verb_send = {"send", run, false, false};

@@ -219,4 +219,5 @@ static int stats(struct cfs_verb_context *context, const cJSON *arguments,
 	return 0;
 }
 
-const struct cfs_daemon_verb cfs_daemon_verb_stats = {"stats", stats, false};
+const struct cfs_daemon_verb cfs_daemon_verb_stats = {"stats", stats, false,
+						      false};

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "fs/daemon/verb.h"
+#include "store/core/store.h"
+#include "store/ns/ns.h"
 
 const struct cfs_daemon_verb *const cfs_daemon_verbs[] = {
 	&cfs_daemon_verb_du,	  &cfs_daemon_verb_stats,
@@ -53,6 +55,22 @@ static const struct cfs_daemon_verb *find(const char *name)
 	return NULL;
 }
 
+int cfs_verb_may_change(const struct cfs_verb_context *context,
+			const char *name, struct cfs_error *err)
+{
+	const struct cfs_store *store = cfs_ns_store(context->ns);
+
+	if (!cfs_store_read_only(store))
+		return 0;
+	return cfs_fail(err, -EROFS,
+			cfs_store_is_untouched(store)
+				? "the store may only be read here, and %s "
+				  "would change it"
+				: "the store is mounted read-only (-o ro), and "
+				  "%s would change it",
+			name);
+}
+
 int cfs_verb_run(struct cfs_verb_context *context, const char *name,
 		 const cJSON *arguments, const struct cfs_verb_reply *reply,
 		 cJSON *result, struct cfs_error *err)
@@ -63,6 +81,11 @@ int cfs_verb_run(struct cfs_verb_context *context, const char *name,
 	if (!verb)
 		return cfs_fail(err, -EINVAL, "no verb of a store: %.60s",
 				name);
+	r = verb->changes && !cfs_verb_flag(arguments, "dry_run")
+		    ? cfs_verb_may_change(context, name, err)
+		    : 0;
+	if (r < 0)
+		return r;
 	if (!verb->exclusive)
 		return verb->run(context, arguments, reply, result, err);
 	r = begin_alone(verb, err);

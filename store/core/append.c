@@ -20,6 +20,8 @@ int cfs_append_start(struct cfs_store *store)
 	struct cfs_error err = {""};
 	int r = 0;
 
+	if (store->options.read_only)
+		return -EROFS;
 	if (atomic_load_explicit(&store->started, memory_order_acquire))
 		return 0;
 	pthread_mutex_lock(&store->start_lock);

@@ -280,6 +280,9 @@ int cfs_group_commit(struct cfs_store *store, unsigned wish)
 	uint64_t need;
 	int r;
 
+	/* nothing can have been changed that would have to be kept */
+	if (store->options.read_only)
+		return wish & (CFS_WISH_GROUP | CFS_WISH_SNAPSHOT) ? -EROFS : 0;
 	pthread_mutex_lock(&store->round_lock);
 	need = store->rounds_cut + 1;
 	store->wish |= wish;

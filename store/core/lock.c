@@ -26,12 +26,18 @@ static int write_holder(int fd, const char *mount)
 	return 0;
 }
 
+/* The text is the holder's unless those that hold it share it. */
 static int busy(int fd, const char *path, struct cfs_error *err)
 {
 	char text[4200], *mount;
 	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
 	long pid;
 
+	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0)
+		return cfs_fail(err, -EBUSY,
+				"store %s is in use by a process that may only "
+				"read it",
+				path);
 	text[n > 0 ? n : 0] = '\0';
 	pid = strtol(text, &mount, 10);
 	mount += strspn(mount, "\n");
@@ -47,13 +53,33 @@ static int busy(int fd, const char *path, struct cfs_error *err)
 			path, pid, mount);
 }
 
-int cfs_lock_take(int dirfd, const char *path, int *fd_out,
+/* Whoever writes waits for those who read, and they for him.  The file may be
+ * missing or closed to them, and not every filesystem has locks. */
+static int take_shared(int dirfd, const char *path, int *fd_out,
+		       struct cfs_error *err)
+{
+	_cleanup_(cfs_closep) int fd = -1;
+
+	fd = openat(dirfd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return busy(fd, path, err);
+	if (flock(dirfd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return cfs_fail(err, -EBUSY,
+				"store %s is in use by another process", path);
+	*fd_out = cfs_steal_fd(&fd);
+	return 0;
+}
+
+int cfs_lock_take(int dirfd, const char *path, int *fd_out, bool *shared_out,
 		  struct cfs_error *err)
 {
 	_cleanup_(cfs_closep) int fd = -1;
 
 	fd = openat(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 		    0644);
+	*shared_out = fd < 0 && (errno == EROFS || errno == EACCES);
+	if (*shared_out)
+		return take_shared(dirfd, path, fd_out, err);
 	if (fd < 0) {
 		int r = -errno;
 
@@ -81,7 +107,7 @@ int cfs_lock_take(int dirfd, const char *path, int *fd_out,
 
 int cfs_store_set_mount(struct cfs_store *store, const char *dir)
 {
-	return store->lock_fd < 0
+	return store->lock_fd < 0 || store->untouched
 		       ? 0
 		       : write_holder(store->lock_fd, dir ? dir : "");
 }

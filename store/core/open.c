@@ -109,6 +109,13 @@ static bool has_room(const struct cfs_store *s)
 	       (uint64_t)st.f_bavail * st.f_frsize >= INDEX_ROOM;
 }
 
+static int index_open_in_memory(struct cfs_store *s)
+{
+	s->index = cfs_index_mem_new();
+	s->index_in_memory = true;
+	return s->index ? 0 : -ENOMEM;
+}
+
 /* Where there is no room for what opening it writes, it is made anew in memory
  * for this time: a full disk must open, or nothing could be deleted. */
 static int index_open_at(struct cfs_store *s, const char *path,
@@ -117,6 +124,8 @@ static int index_open_at(struct cfs_store *s, const char *path,
 	struct cfs_error own = {""};
 	int r = -ENOSPC;
 
+	if (s->untouched)
+		return index_open_in_memory(s);
 	if (has_room(s))
 		r = cfs_index_rocksdb_open(path, &s->index, &own);
 	if (r != -ENOSPC && r != -EDQUOT)
@@ -125,9 +134,7 @@ static int index_open_at(struct cfs_store *s, const char *path,
 		"store %s: the disk has no room for the index, which is kept "
 		"in memory until the next opening",
 		s->path);
-	s->index = cfs_index_mem_new();
-	s->index_in_memory = true;
-	return s->index ? 0 : -ENOMEM;
+	return index_open_in_memory(s);
 }
 
 /* A damaged one is as good as none. */
@@ -291,7 +298,7 @@ static int open_rest(struct cfs_store *s, struct cfs_error *err)
 	s->levels = cfs_levels_new(s->index);
 	if (!s->levels)
 		return cfs_fail(err, -ENOMEM, "no memory to open the store");
-	if (s->options.no_sync_thread)
+	if (s->options.no_sync_thread || s->options.read_only)
 		return 0;
 	r = cfs_group_start_thread(s);
 	return r < 0 ? cfs_fail(err, r, "no thread: %s", strerror(-r)) : 0;
@@ -315,7 +322,9 @@ int cfs_store_open(const char *path, const struct cfs_store_options *options,
 	}
 	r = cfs_config_read(s->dirfd, path, &s->config, err);
 	if (r == 0)
-		r = cfs_lock_take(s->dirfd, path, &s->lock_fd, err);
+		r = cfs_lock_take(s->dirfd, path, &s->lock_fd, &s->untouched,
+				  err);
+	s->options.read_only |= s->untouched;
 	if (r == 0)
 		r = cfs_engine_dir_open(s->dirfd, &s->engine, err);
 	if (r == 0)
@@ -377,6 +386,16 @@ const struct cfs_store_config *cfs_store_config(const struct cfs_store *store)
 const char *cfs_store_path(const struct cfs_store *store)
 {
 	return store->path;
+}
+
+bool cfs_store_read_only(const struct cfs_store *store)
+{
+	return store->options.read_only;
+}
+
+bool cfs_store_is_untouched(const struct cfs_store *store)
+{
+	return store->untouched;
 }
 
 bool cfs_store_was_unclean(const struct cfs_store *store)

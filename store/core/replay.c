@@ -278,6 +278,8 @@ static int make_durable(struct replay *rp)
 	uint32_t n = CFS_MAX(rp->before.end.pack, 1u);
 	int r = 0;
 
+	if (rp->store->untouched) /* nothing will stand on it */
+		return 0;
 	for (; r == 0 && n <= rp->tip.end.pack; n++) {
 		r = engine->ops->sync(engine, (struct cfs_pack_id){0, n});
 		if (r == -ENOENT)

@@ -96,7 +96,7 @@ static int check_log(struct scrub *s)
 
 	r = cfs_packs_check_log(store->packs, store->recovered_end,
 				found_in_log, s);
-	if (r < 0 || !s->result.log_damaged)
+	if (r < 0 || !s->result.log_damaged || cfs_store_read_only(store))
 		return r;
 	/* not into a pack whose head may be what is damaged */
 	r = cfs_append_start(store);

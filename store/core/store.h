@@ -55,6 +55,7 @@ struct cfs_store_options {
 	size_t in_flight_bytes; /* ingested, not yet appended; 0: 64 MiB */
 	unsigned workers;	/* 0: one per processor */
 	bool no_sync_thread;	/* tests commit by hand */
+	bool read_only;		/* the log stays as it is */
 	uint32_t pack_bytes;	/* 0: default (tests) */
 	/* Long replays; or NULL.  @total 0: not known. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total,
@@ -70,6 +71,10 @@ struct cfs_store_options {
  * -EPROTONOSUPPORT: a newer store.  -EBADMSG: a group that was synced is
  * damaged (@err names the pack).  Needs no repair command after a crash: the
  * index catches up, or is rebuilt when it is missing, ahead or damaged.
+ *
+ * Where this process may not write (a read-only filesystem, somebody else's
+ * files) it is opened read-only unasked, and nothing at all is written: the
+ * index is made in memory, and the lock is shared with others who read.
  */
 CFS_MUST_CHECK int cfs_store_open(const char *path,
 				  const struct cfs_store_options *options,
@@ -84,6 +89,11 @@ cfs_store_open_engine(struct cfs_engine *engine, struct cfs_index *index,
 int cfs_store_close(struct cfs_store *store);
 const struct cfs_store_config *cfs_store_config(const struct cfs_store *store);
 const char *cfs_store_path(const struct cfs_store *store);
+/* Reserving and appending are -EROFS, a commit does nothing: as asked for, or
+ * as it must be. */
+bool cfs_store_read_only(const struct cfs_store *store);
+/* Read-only, and nothing beside the log may be written either. */
+bool cfs_store_is_untouched(const struct cfs_store *store);
 /* The last process that had it open did not close it. */
 bool cfs_store_was_unclean(const struct cfs_store *store);
 /* For the one who finds the store in use: it is mounted at @dir (NULL:

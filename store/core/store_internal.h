@@ -49,6 +49,7 @@ struct cfs_store {
 	struct cfs_engine *engine;
 	struct cfs_index *index;
 	bool index_in_memory; /* the disk has no room for one */
+	bool untouched;	      /* its directory may only be read */
 	struct cfs_packs *packs;
 	struct cfs_levels *levels;
 	struct cfs_workers *workers;
@@ -149,7 +150,9 @@ CFS_MUST_CHECK int cfs_config_parse(const char *text, const char *path,
 				    struct cfs_store_config *c,
 				    struct cfs_error *err);
 void cfs_config_fini(struct cfs_store_config *config);
-int cfs_lock_take(int dirfd, const char *path, int *fd_out,
+/* @fd_out: -1 where there is only a directory to lock.  @shared_out: it may
+ * only be read, and others may read it as well. */
+int cfs_lock_take(int dirfd, const char *path, int *fd_out, bool *shared_out,
 		  struct cfs_error *err);
 
 /* ---- replay.c, rebuild.c ---- */

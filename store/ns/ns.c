@@ -191,7 +191,7 @@ static int start(struct cfs_ns *ns)
 	ns->next_cookie = ns->cookie_limit;
 	if (r == 0)
 		r = make_root(ns);
-	if (r == 0)
+	if (r == 0 && !cfs_store_read_only(ns->store))
 		r = remove_orphans(ns);
 	if (r == 0)
 		r = any_xattr(ns);
