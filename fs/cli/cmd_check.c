@@ -132,25 +132,18 @@ static int trouble(const char *path, int r, const struct cfs_error *err)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"crc", no_argument, NULL, 'c'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	_cleanup_(cfs_check_report_free) struct cfs_check_report report = {0};
 	struct cfs_error err = {""};
 	struct options o = {0};
-	int c, r, status;
+	const struct cfs_say_option options[] = {
+		{.name = "crc", .flag = &o.crc},
+		{.name = "quiet", .flag = &o.quiet},
+		{.name = "json", .flag = &o.json},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_check, argc, argv, options,
-					&status)) >= 0) {
-		o.crc |= c == 'c';
-		o.quiet |= c == 'q';
-		o.json |= c == 'j';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_check, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_check, "name one step");

@@ -304,27 +304,17 @@ static int diff(const char *path_a, const char *path_b, const struct options *o,
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"role", required_argument, NULL, 'r'},
-		{0},
-	};
 	struct options o = {0};
 	struct cfs_error err = {""};
-	int c, r, status;
+	const struct cfs_say_option options[] = {
+		{"role", NULL, cfs_say_take_text, &o.role, NULL},
+		{.name = "json", .flag = &o.json},
+		{.name = "quiet", .flag = &o.quiet},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_diff, argc, argv, options,
-					&status)) >= 0) {
-		if (c == 'j')
-			o.json = true;
-		else if (c == 'q')
-			o.quiet = true;
-		else
-			o.role = optarg;
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_diff, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 2)
 		return cfs_say_usage(&cfs_verb_diff,
@@ -334,8 +324,8 @@ static int run(int argc, char **argv)
 		cfs_say_fail(&cfs_verb_diff, NULL, r, &err);
 		return EXIT_TROUBLE;
 	}
-	c = cfs_say_done(&cfs_verb_diff, CFS_EXIT_OK);
-	return c ? EXIT_TROUBLE : r ? EXIT_DIFFERENT : CFS_EXIT_OK;
+	status = cfs_say_done(&cfs_verb_diff, CFS_EXIT_OK);
+	return status ? EXIT_TROUBLE : r ? EXIT_DIFFERENT : CFS_EXIT_OK;
 }
 
 const struct cfs_verb cfs_verb_diff = {

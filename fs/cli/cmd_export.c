@@ -335,29 +335,19 @@ static int export(const char *path, const char *dir,
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"step", required_argument, NULL, 's'},
-		{"all", no_argument, NULL, 'A'},
-		{"resume", no_argument, NULL, 'r'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	struct options o = {0};
 	struct cfs_error err = {""};
-	int c, r, status;
+	const struct cfs_say_option options[] = {
+		{"step", NULL, cfs_say_take_text, &o.select.step, NULL},
+		{.name = "all", .flag = &o.select.all},
+		{.name = "resume", .flag = &o.resume},
+		{.name = "quiet", .flag = &o.quiet},
+		{.name = "json", .flag = &o.json},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_export, argc, argv, options,
-					&status)) >= 0) {
-		if (c == 's')
-			o.select.step = optarg;
-		o.select.all |= c == 'A';
-		o.resume |= c == 'r';
-		o.quiet |= c == 'q';
-		o.json |= c == 'j';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_export, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 2)
 		return cfs_say_usage(&cfs_verb_export,

@@ -2,14 +2,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "fs/cli/json.h"
-#include "fs/cli/store_verb.h"
+#include "fs/cli/store_command.h"
 #include "fs/cli/text.h"
 
-static void print_text(const cJSON *result)
+static int print_text(const struct cfs_store_verb *call, const cJSON *result)
 {
 	bool dry = cfs_store_verb_flag(result, "dry_run");
 
+	if (call->quiet)
+		return 0;
 	printf("%s %s of %s; %" PRIu64 " of %" PRIu64 " packs %s, %" PRIu64
 	       " rewritten; %" PRIu64 " chunks in use, %" PRIu64 " not\n",
 	       dry ? "would free" : "freed",
@@ -25,46 +26,24 @@ static void print_text(const cJSON *result)
 		printf("%" PRIu64 " chunks of weights are now kept as their "
 		       "rounded master\n",
 		       cfs_store_verb_u64(result, "derived"));
+	return 0;
 }
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"dry-run", no_argument, NULL, 'n'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
+	static const struct cfs_store_command command = {
+		.call = {.verb = &cfs_verb_gc,
+			 .name = "gc",
+			 .units = true,
+			 .whole = true},
+		.takes = "name a store",
+		.has_quiet = true,
+		.flag = "dry-run",
+		.argument = "dry_run",
+		.print = print_text,
 	};
-	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {.verb = &cfs_verb_gc,
-				      .name = "gc",
-				      .units = true,
-				      .whole = true};
-	bool as_json = false, dry_run = false;
-	int c, r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_gc, argc, argv, options,
-					&status)) >= 0) {
-		as_json |= c == 'j';
-		dry_run |= c == 'n';
-		call.quiet |= c == 'q';
-	}
-	if (c == CFS_ARGS_EXIT)
-		return status;
-	if (argc - optind != 1)
-		return cfs_say_usage(&cfs_verb_gc, "name a store");
-	call.object = argv[optind];
-	call.arguments = cJSON_CreateObject();
-	cfs_json_bool(call.arguments, "dry_run", dry_run);
-	r = cfs_store_verb_call(&call, &result);
-	if (r)
-		return r;
-	if (as_json)
-		return cfs_store_verb_json(&cfs_verb_gc, result, CFS_EXIT_OK);
-	if (!call.quiet)
-		print_text(result);
-	return cfs_say_done(&cfs_verb_gc, CFS_EXIT_OK);
+	return cfs_store_command_run(&command, argc, argv);
 }
 
 const struct cfs_verb cfs_verb_gc = {

@@ -78,28 +78,21 @@ static void print_text(const char *object, const cJSON *result)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"merge", no_argument, NULL, 'm'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
 	_cleanup_(cfs_json_freep) cJSON *arguments = cJSON_CreateObject();
 	struct cfs_store_verb call = {.verb = &cfs_verb_import,
 				      .name = "import"};
 	bool as_json = false, merge = false;
 	cJSON *sources;
-	int c, i, r, status;
+	const struct cfs_say_option options[] = {
+		{.name = "merge", .flag = &merge},
+		{.name = "quiet", .flag = &call.quiet},
+		{.name = "json", .flag = &as_json},
+		{0},
+	};
+	int i, r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_import, argc, argv, options,
-					&status)) >= 0) {
-		as_json |= c == 'j';
-		merge |= c == 'm';
-		call.quiet |= c == 'q';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_import, argc, argv, options, &status))
 		return status;
 	if (argc - optind < 2)
 		return cfs_say_usage(&cfs_verb_import,

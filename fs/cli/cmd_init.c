@@ -18,43 +18,52 @@ static int print_json(const char *path)
 	return cfs_json_print(json);
 }
 
+static int take_seconds(void *arg, const char *text)
+{
+	uint64_t *seconds = arg;
+	int r = cfs_store_verb_number(text, seconds);
+
+	return r == 0 && (!*seconds || *seconds > 3600) ? -EINVAL : r;
+}
+
+struct markers {
+	const char *list[MARKERS_MAX];
+	size_t n;
+};
+
+static int take_marker(void *arg, const char *text)
+{
+	struct markers *markers = arg;
+
+	if (!text[0] || strchr(text, '/') || markers->n == MARKERS_MAX)
+		return -EINVAL;
+	markers->list[markers->n++] = text;
+	return 0;
+}
+
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"sync", required_argument, NULL, 's'},
-		{"marker", required_argument, NULL, 'm'},
-		{"json", no_argument, NULL, 'j'},
+	struct markers markers = {.n = 0};
+	struct cfs_store_init_options o = {0};
+	uint64_t seconds = 0;
+	bool as_json = false;
+	const struct cfs_say_option options[] = {
+		{"sync", NULL, take_seconds, &seconds, "1 to 3600 seconds"},
+		{"marker", NULL, take_marker, &markers,
+		 "the name of a file, without a directory"},
+		{.name = "json", .flag = &as_json},
 		{0},
 	};
-	const char *markers[MARKERS_MAX];
-	struct cfs_store_init_options o = {0};
 	struct cfs_error err = {""};
-	bool as_json = false;
-	uint64_t seconds = 0;
-	int c, r, status;
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_init, argc, argv, options,
-					&status)) >= 0) {
-		if (c == 's' && (cfs_store_verb_number(optarg, &seconds) < 0 ||
-				 !seconds || seconds > 3600))
-			return cfs_say_usage(&cfs_verb_init,
-					     "--sync: 1 to 3600 seconds");
-		if (c == 'm' && (!optarg[0] || strchr(optarg, '/') ||
-				 o.n_markers == MARKERS_MAX))
-			return cfs_say_usage(&cfs_verb_init,
-					     "--marker: the name of a file, "
-					     "without a directory");
-		if (c == 'm')
-			markers[o.n_markers++] = optarg;
-		as_json |= c == 'j';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_init, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_init, "name one directory");
 	o.sync_seconds = (uint32_t)seconds;
-	o.markers = o.n_markers ? markers : NULL;
+	o.markers = markers.n ? markers.list : NULL;
+	o.n_markers = markers.n;
 	r = cfs_store_init(argv[optind], &o, &err);
 	if (r < 0)
 		return cfs_say_fail(&cfs_verb_init, argv[optind], r, &err);

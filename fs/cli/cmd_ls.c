@@ -328,19 +328,15 @@ static int list_run(const char *path, bool as_json, struct cfs_error *err)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	struct cfs_error err = {""};
 	bool as_json = false;
-	int c, r, status;
+	const struct cfs_say_option options[] = {
+		{.name = "json", .flag = &as_json},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_ls, argc, argv, options,
-					&status)) >= 0)
-		as_json = true;
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_ls, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_ls, "name one run");

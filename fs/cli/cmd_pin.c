@@ -3,14 +3,25 @@
 #include <string.h>
 
 #include "fs/cli/json.h"
-#include "fs/cli/store_verb.h"
+#include "fs/cli/store_command.h"
 #include "fs/cli/text.h"
 #include "store/util/buf.h"
 
-static void print_pins(const cJSON *result)
+/* A store itself is named: what is pinned in it? */
+static bool is_listing(const char *object)
+{
+	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
+
+	return cfs_store_path_find(object, &path, NULL) > 0 &&
+	       !path.inside[strspn(path.inside, "/.")];
+}
+
+static int print_pins(const struct cfs_store_verb *call, const cJSON *result)
 {
 	const cJSON *pin;
 
+	if (!is_listing(call->object))
+		return 0;
 	cJSON_ArrayForEach(pin,
 			   cJSON_GetObjectItemCaseSensitive(result, "pins"))
 	{
@@ -20,54 +31,39 @@ static void print_pins(const cJSON *result)
 			      strlen(pin->valuestring));
 		puts(cfs_buf_str(&safe));
 	}
+	return 0;
 }
 
-static int call_pin(const struct cfs_verb *verb, int argc, char **argv,
-		    bool unpin)
+static int want_unpin(struct cfs_store_verb *call, bool flag)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
-	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
-	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {.verb = verb, .name = "pin"};
-	bool as_json = false, listing;
-	int c, r, status;
-
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(verb, argc, argv, options, &status)) >=
-	       0)
-		as_json = true;
-	if (c == CFS_ARGS_EXIT)
-		return status;
-	if (argc - optind != 1)
-		return cfs_say_usage(verb, "name one step in a store");
-	call.object = argv[optind];
-	listing = cfs_store_path_find(call.object, &path, NULL) > 0 &&
-		  !path.inside[strspn(path.inside, "/.")];
-	if (listing && unpin)
-		return cfs_say_usage(verb, "name one step in a store");
-	call.arguments = cJSON_CreateObject();
-	cfs_json_bool(call.arguments, "unpin", unpin);
-	r = cfs_store_verb_call(&call, &result);
-	if (r)
-		return r;
-	if (as_json)
-		return cfs_store_verb_json(verb, result, CFS_EXIT_OK);
-	if (listing)
-		print_pins(result);
-	return cfs_say_done(verb, CFS_EXIT_OK);
+	(void)flag;
+	cfs_json_bool(call->arguments, "unpin", true);
+	return is_listing(call->object)
+		       ? cfs_say_usage(call->verb, "name one step in a store")
+		       : 0;
 }
 
 static int run_pin(int argc, char **argv)
 {
-	return call_pin(&cfs_verb_pin, argc, argv, false);
+	static const struct cfs_store_command command = {
+		.call = {.verb = &cfs_verb_pin, .name = "pin"},
+		.takes = "name one step in a store",
+		.print = print_pins,
+	};
+
+	return cfs_store_command_run(&command, argc, argv);
 }
 
 static int run_unpin(int argc, char **argv)
 {
-	return call_pin(&cfs_verb_unpin, argc, argv, true);
+	static const struct cfs_store_command command = {
+		.call = {.verb = &cfs_verb_unpin, .name = "pin"},
+		.takes = "name one step in a store",
+		.before = want_unpin,
+		.print = print_pins,
+	};
+
+	return cfs_store_command_run(&command, argc, argv);
 }
 
 const struct cfs_verb cfs_verb_pin = {

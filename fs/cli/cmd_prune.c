@@ -91,20 +91,17 @@ static void finish_text(const char *object, const cJSON *result)
 		suggest_gc(object);
 }
 
-static int parse_rule(int c, cJSON *arguments)
+static int take_duration(void *arg, const char *text)
 {
-	uint64_t n;
+	return parse_duration(text, arg);
+}
 
-	if (c == 'w') {
-		if (parse_duration(optarg, &n) < 0)
-			return -EINVAL;
-		cfs_json_u64(arguments, "newer_than_seconds", n);
-		return 0;
-	}
-	if (cfs_store_verb_number(optarg, &n) < 0 || !n)
-		return -EINVAL;
-	cfs_json_u64(arguments, c == 'l' ? "keep_last" : "keep_every", n);
-	return 0;
+static int take_count(void *arg, const char *text)
+{
+	uint64_t *n = arg;
+	int r = cfs_store_verb_number(text, n);
+
+	return r == 0 && !*n ? -EINVAL : r;
 }
 
 static int finish(const struct cfs_store_verb *call, bool as_json, bool gc,
@@ -129,53 +126,42 @@ static int finish(const struct cfs_store_verb *call, bool as_json, bool gc,
 	return cfs_say_done(&cfs_verb_prune, CFS_EXIT_OK);
 }
 
+#define COUNT "a whole number from 1"
+
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"keep-last", required_argument, NULL, 'l'},
-		{"keep-every", required_argument, NULL, 'e'},
-		{"newer-than", required_argument, NULL, 'w'},
-		{"dry-run", no_argument, NULL, 'n'},
-		{"gc", no_argument, NULL, 'g'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	_cleanup_(cfs_json_freep) cJSON *arguments = cJSON_CreateObject();
 	struct cfs_store_verb call = {
 		.verb = &cfs_verb_prune, .name = "prune", .units = true};
-	bool as_json = false, dry_run = false, gc = false, rules = false;
-	int c, r, status;
+	bool as_json = false, dry_run = false, gc = false;
+	uint64_t last = 0, every = 0, newer = 0;
+	const struct cfs_say_option options[] = {
+		{"keep-last", NULL, take_count, &last, COUNT},
+		{"keep-every", NULL, take_count, &every, COUNT},
+		{"newer-than", NULL, take_duration, &newer,
+		 "a duration such as 12h or 30d"},
+		{.name = "dry-run", .flag = &dry_run},
+		{.name = "gc", .flag = &gc},
+		{.name = "quiet", .flag = &call.quiet},
+		{.name = "json", .flag = &as_json},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_prune, argc, argv, options,
-					&status)) >= 0) {
-		bool rule = c == 'l' || c == 'e' || c == 'w';
-
-		if (rule && parse_rule(c, arguments) < 0)
-			return cfs_say_usage(&cfs_verb_prune,
-					     "'%s': a whole number from 1, or "
-					     "for --newer-than a duration "
-					     "such as 12h or 30d",
-					     optarg);
-		rules |= rule;
-		as_json |= c == 'j';
-		dry_run |= c == 'n';
-		gc |= c == 'g';
-		call.quiet |= c == 'q';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_prune, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_prune, "name one run");
-	if (!rules)
+	if (!last && !every && !newer)
 		return cfs_say_usage(&cfs_verb_prune,
 				     "no rule says what to keep: --keep-last, "
 				     "--keep-every or --newer-than");
 	call.object = argv[optind];
-	cfs_json_bool(arguments, "dry_run", dry_run);
-	call.arguments = cfs_steal(arguments);
+	call.arguments = cJSON_CreateObject();
+	cfs_json_u64(call.arguments, "keep_last", last);
+	cfs_json_u64(call.arguments, "keep_every", every);
+	cfs_json_u64(call.arguments, "newer_than_seconds", newer);
+	cfs_json_bool(call.arguments, "dry_run", dry_run);
 	r = cfs_store_verb_call(&call, &result);
 	return r ? r : finish(&call, as_json, gc, result);
 }

@@ -104,24 +104,17 @@ static int print_found(const struct found *found, bool as_json, bool name_only)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"if-exists", no_argument, NULL, 'i'},
-		{"name", no_argument, NULL, 'n'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	bool if_exists = false, name_only = false, as_json = false;
 	struct found found;
-	int c, i, r = 0, status = 0;
+	const struct cfs_say_option options[] = {
+		{.name = "if-exists", .flag = &if_exists},
+		{.name = "name", .flag = &name_only},
+		{.name = "json", .flag = &as_json},
+		{0},
+	};
+	int i, r = 0, status = 0;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_resolve, argc, argv, options,
-					&status)) >= 0) {
-		if_exists |= c == 'i';
-		name_only |= c == 'n';
-		as_json |= c == 'j';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_resolve, argc, argv, options, &status))
 		return status;
 	if (optind == argc)
 		return cfs_say_usage(&cfs_verb_resolve,

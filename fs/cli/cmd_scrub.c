@@ -2,15 +2,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "fs/cli/json.h"
-#include "fs/cli/store_verb.h"
+#include "fs/cli/store_command.h"
 #include "fs/cli/text.h"
 
-static void print_text(const cJSON *result, bool quiet)
+static int print_text(const struct cfs_store_verb *call, const cJSON *result)
 {
 	cfs_store_verb_findings(result);
-	if (quiet)
-		return;
+	if (call->quiet)
+		return 0;
 	printf("%" PRIu64 " chunks, %" PRIu64 " maps, %s read: %" PRIu64
 	       " damaged, %" PRIu64 " missing\n",
 	       cfs_store_verb_u64(result, "chunks"),
@@ -18,47 +17,30 @@ static void print_text(const cJSON *result, bool quiet)
 	       cfs_text_bytes(cfs_store_verb_u64(result, "bytes")).s,
 	       cfs_store_verb_u64(result, "damaged"),
 	       cfs_store_verb_u64(result, "missing"));
+	return 0;
+}
+
+static bool found(const cJSON *result)
+{
+	return cfs_store_verb_u64(result, "damaged") ||
+	       cfs_store_verb_u64(result, "missing");
 }
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
+	static const struct cfs_store_command command = {
+		.call = {.verb = &cfs_verb_scrub,
+			 .name = "scrub",
+			 .units = true,
+			 .findings = true,
+			 .whole = true},
+		.takes = "name a store",
+		.has_quiet = true,
+		.print = print_text,
+		.found = found,
 	};
-	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {.verb = &cfs_verb_scrub,
-				      .name = "scrub",
-				      .units = true,
-				      .findings = true,
-				      .whole = true};
-	bool as_json = false;
-	int c, r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_scrub, argc, argv, options,
-					&status)) >= 0) {
-		as_json |= c == 'j';
-		call.quiet |= c == 'q';
-	}
-	if (c == CFS_ARGS_EXIT)
-		return status;
-	if (argc - optind != 1)
-		return cfs_say_usage(&cfs_verb_scrub, "name a store");
-	call.object = argv[optind];
-	call.arguments = cJSON_CreateObject();
-	r = cfs_store_verb_call(&call, &result);
-	if (r)
-		return r;
-	status = cfs_store_verb_u64(result, "damaged") ||
-				 cfs_store_verb_u64(result, "missing")
-			 ? CFS_EXIT_FAILED
-			 : CFS_EXIT_OK;
-	if (as_json)
-		return cfs_store_verb_json(&cfs_verb_scrub, result, status);
-	print_text(result, call.quiet);
-	return cfs_say_done(&cfs_verb_scrub, status);
+	return cfs_store_command_run(&command, argc, argv);
 }
 
 const struct cfs_verb cfs_verb_scrub = {

@@ -140,26 +140,18 @@ static int send_out(struct cfs_store_verb *call)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"to", required_argument, NULL, 't'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
 	struct cfs_store_verb call = {.verb = &cfs_verb_send, .name = "send"};
 	const char *command = NULL;
 	bool as_json = false;
-	int c, status;
+	const struct cfs_say_option options[] = {
+		{"to", NULL, cfs_say_take_text, &command, NULL},
+		{.name = "quiet", .flag = &call.quiet},
+		{.name = "json", .flag = &as_json},
+		{0},
+	};
+	int status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_send, argc, argv, options,
-					&status)) >= 0) {
-		if (c == 't')
-			command = optarg;
-		as_json |= c == 'j';
-		call.quiet |= c == 'q';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_send, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_send, "name a path in a store");

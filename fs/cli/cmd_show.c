@@ -51,24 +51,17 @@ static int show(const char *path, const struct cfs_show_options *options,
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{"params", no_argument, NULL, 'p'},
-		{"all", no_argument, NULL, 'A'},
-		{0},
-	};
 	struct cfs_show_options o = {0};
 	struct cfs_error err = {""};
-	int c, r, status;
+	const struct cfs_say_option options[] = {
+		{.name = "json", .flag = &o.json},
+		{.name = "params", .flag = &o.params},
+		{.name = "all", .flag = &o.all},
+		{0},
+	};
+	int r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_show, argc, argv, options,
-					&status)) >= 0) {
-		o.json |= c == 'j';
-		o.params |= c == 'p';
-		o.all |= c == 'A';
-	}
-	if (c == CFS_ARGS_EXIT)
+	if (!cfs_say_options(&cfs_verb_show, argc, argv, options, &status))
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_show, "name one step or file");

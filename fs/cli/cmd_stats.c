@@ -2,8 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "fs/cli/json.h"
-#include "fs/cli/store_verb.h"
+#include "fs/cli/store_command.h"
 #include "fs/cli/table.h"
 #include "fs/cli/text.h"
 
@@ -34,7 +33,7 @@ static void put_row(struct cfs_table *table, const cJSON *row, const char *name)
 	put_ratio(table, row, "ratio");
 }
 
-static int print_table(const cJSON *result)
+static int print_table(const struct cfs_store_verb *call, const cJSON *result)
 {
 	static const char *const headers[] = {
 		"ROLE",	  ">SIZE",	  ">ONCE",  ">STORED",
@@ -44,6 +43,7 @@ static int print_table(const cJSON *result)
 	const cJSON *row, *store;
 	uint64_t unreadable = cfs_store_verb_u64(result, "unreadable_steps");
 
+	(void)call;
 	cJSON_ArrayForEach(row,
 			   cJSON_GetObjectItemCaseSensitive(result, "roles"))
 	{
@@ -67,38 +67,16 @@ static int print_table(const cJSON *result)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'},
-		{0},
+	static const struct cfs_store_command command = {
+		.call = {.verb = &cfs_verb_stats,
+			 .name = "stats",
+			 .units = true,
+			 .whole = true},
+		.takes = "name a store",
+		.print = print_table,
 	};
-	_cleanup_(cfs_json_freep) cJSON *result = NULL;
-	struct cfs_store_verb call = {.verb = &cfs_verb_stats,
-				      .name = "stats",
-				      .units = true,
-				      .whole = true};
-	bool as_json = false;
-	int c, r, status;
 
-	cfs_say_errors_only();
-	while ((c = cfs_say_next_option(&cfs_verb_stats, argc, argv, options,
-					&status)) >= 0)
-		as_json = true;
-	if (c == CFS_ARGS_EXIT)
-		return status;
-	if (argc - optind != 1)
-		return cfs_say_usage(&cfs_verb_stats, "name a store");
-	call.object = argv[optind];
-	call.arguments = cJSON_CreateObject();
-	r = cfs_store_verb_call(&call, &result);
-	if (r)
-		return r;
-	if (as_json)
-		return cfs_store_verb_json(&cfs_verb_stats, result,
-					   CFS_EXIT_OK);
-	r = print_table(result);
-	if (r < 0)
-		return cfs_say_fail(&cfs_verb_stats, NULL, r, NULL);
-	return cfs_say_done(&cfs_verb_stats, CFS_EXIT_OK);
+	return cfs_store_command_run(&command, argc, argv);
 }
 
 const struct cfs_verb cfs_verb_stats = {

@@ -8,6 +8,9 @@
 
 #include "store/util/log.h"
 
+/* Of options without a letter: not one that getopt() itself returns. */
+#define FIRST_OPTION 1000
+
 int cfs_say_usage(const struct cfs_verb *verb, const char *fmt, ...)
 {
 	va_list ap;
@@ -87,6 +90,42 @@ int cfs_say_next_option(const struct cfs_verb *verb, int argc, char **argv,
 				    c == ':' ? "its argument is missing"
 					     : "unknown or ambiguous option");
 	return CFS_ARGS_EXIT;
+}
+
+bool cfs_say_options(const struct cfs_verb *verb, int argc, char **argv,
+		     const struct cfs_say_option *options, int *status_out)
+{
+	struct option longs[32] = {0};
+	int c, n;
+
+	cfs_say_errors_only();
+	for (n = 0; options[n].name; n++) {
+		if (n + 1 == (int)CFS_ARRAY_SIZE(longs))
+			abort();
+		longs[n] = (struct option){options[n].name,
+					   options[n].flag ? no_argument
+							   : required_argument,
+					   NULL, FIRST_OPTION + n};
+	}
+	while ((c = cfs_say_next_option(verb, argc, argv, longs, status_out)) >=
+	       0) {
+		const struct cfs_say_option *o = &options[c - FIRST_OPTION];
+
+		if (o->flag) {
+			*o->flag = true;
+		} else if (o->take(o->arg, optarg) < 0) {
+			*status_out = cfs_say_usage(verb, "--%s '%s': %s",
+						    o->name, optarg, o->wrong);
+			return false;
+		}
+	}
+	return c == CFS_ARGS_END;
+}
+
+int cfs_say_take_text(void *arg, const char *text)
+{
+	*(const char **)arg = text;
+	return 0;
 }
 
 static void log_error(enum cfs_log_level level, const char *line)

@@ -36,6 +36,22 @@ enum {
 int cfs_say_next_option(const struct cfs_verb *verb, int argc, char **argv,
 			const struct option *options, int *status_out);
 
+/* One option in a table that an empty one ends: a flag, or one with a value. */
+struct cfs_say_option {
+	const char *name;
+	bool *flag; /* set where it is given; NULL: it has a value */
+	/* Takes the value; negative: bad usage, for the reason @wrong. */
+	int (*take)(void *arg, const char *text);
+	void *arg;
+	const char *wrong;
+};
+/* All options of the command line: true, and optind is at the first argument;
+ * false: exit with the status.  Only errors are logged from here on. */
+bool cfs_say_options(const struct cfs_verb *verb, int argc, char **argv,
+		     const struct cfs_say_option *options, int *status_out);
+/* A ->take: @arg is a const char *, the text. */
+int cfs_say_take_text(void *arg, const char *text);
+
 /* From here on only errors are logged: the verb tells the rest itself. */
 void cfs_say_errors_only(void);
 
