@@ -105,7 +105,8 @@ static int cut(struct round *rd)
 	pthread_rwlock_wrlock(&s->cut);
 	note_cut(rd);
 	if (s->participant.cut)
-		r = s->participant.cut(s->participant.arg, &rd->state);
+		r = s->participant.cut(s->participant.arg, rd->wish != 0,
+				       &rd->state);
 	if (r == 0) {
 		need = rd->state || cfs_levels_dirty(s->levels) ||
 		       (rd->wish & (CFS_WISH_GROUP | CFS_WISH_SNAPSHOT)) ||
@@ -309,9 +310,14 @@ static int tell_lost(struct cfs_store *s)
 
 int cfs_store_commit(struct cfs_store *store)
 {
-	int r = cfs_group_commit(store, 0);
+	int r = cfs_group_commit(store, CFS_WISH_ALL);
 
 	return r < 0 ? r : tell_lost(store);
+}
+
+int cfs_store_tick(struct cfs_store *store)
+{
+	return cfs_group_commit(store, 0);
 }
 
 static void *sync_now_and_then(void *arg)
@@ -328,7 +334,7 @@ static void *sync_now_and_then(void *arg)
 		    0)
 			continue;
 		pthread_mutex_unlock(&s->round_lock);
-		r = cfs_group_commit(s, 0);
+		r = cfs_store_tick(s);
 		if (r < 0 && r != last)
 			(void)cfs_log_err(r, "store %s: sync failed", s->path);
 		last = r;

@@ -184,13 +184,14 @@ CFS_MUST_CHECK int cfs_store_derive(struct cfs_store *store,
 /*
  * Who has changes in memory that belong into a group.  A commit calls cut()
  * while nobody is inside enter/leave: it must not block or do I/O, only take
- * down what is to be written; then, with others going on, resolve(), which
+ * down what is to be written (unless @all, some of it may wait for the next
+ * commit: only the clock asked); then, with others going on, resolve(), which
  * waits for pending chunks and puts keys with cfs_levels_put_frozen(); then
  * done() with the outcome.  After a failure the next commit cuts again and must
  * hand over everything anew that did not get through.
  */
 struct cfs_participant {
-	int (*cut)(void *arg, void **state_out);
+	int (*cut)(void *arg, bool all, void **state_out);
 	int (*resolve)(void *arg, void *state, struct cfs_levels *levels);
 	void (*done)(void *arg, void *state, int r);
 	/* gc: every object that only memory refers to, through @fn. */
@@ -206,6 +207,10 @@ void cfs_store_set_participant(struct cfs_store *store,
  * which nothing that was durable before is lost and the rest is still in
  * memory.  Concurrent calls share one group.  Any thread, not inside. */
 CFS_MUST_CHECK int cfs_store_commit(struct cfs_store *store);
+/* What the clock does every sync_seconds: as cfs_store_commit(), but what would
+ * only be stored twice (a part of a chunk that is being written) may wait for
+ * the next one. */
+CFS_MUST_CHECK int cfs_store_tick(struct cfs_store *store);
 uint64_t cfs_store_group(struct cfs_store *store); /* the last durable one */
 
 /* ---- jobs (gc.c, scrub.c, fsck.c): one at a time each; any thread ---- */

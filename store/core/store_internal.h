@@ -20,11 +20,12 @@
 struct cfs_framecache;
 struct cfs_memtree;
 
-/* What a round is asked for beyond the changes there are. */
+/* What a round is asked for; 0, by the clock: the changes there are. */
 enum {
 	CFS_WISH_GROUP = 1,    /* a group even if nothing changed */
 	CFS_WISH_CLEAN = 2,    /* the last group says: closed */
 	CFS_WISH_SNAPSHOT = 4, /* the namespace anew, then a fresh pack */
+	CFS_WISH_ALL = 8,      /* no change waits for a later round */
 };
 
 /* The frozen level between rounds. */

@@ -106,6 +106,16 @@ void cfs_blob_set_tail(struct cfs_blob *blob, bool tail)
 	(void)pthread_mutex_unlock(&blob->lock);
 }
 
+bool cfs_blob_is_tail(struct cfs_blob *blob)
+{
+	bool tail;
+
+	(void)pthread_mutex_lock(&blob->lock);
+	tail = blob->tail;
+	(void)pthread_mutex_unlock(&blob->lock);
+	return tail;
+}
+
 int cfs_blob_room(struct cfs_blob *blob, size_t more)
 {
 	size_t cap = blob->cap;

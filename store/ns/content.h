@@ -81,6 +81,7 @@ enum cfs_blob_state cfs_blob_state(struct cfs_blob *blob);
 size_t cfs_blob_len(struct cfs_blob *blob);
 /* Still grows: send() leaves it alone. */
 void cfs_blob_set_tail(struct cfs_blob *blob, bool tail);
+bool cfs_blob_is_tail(struct cfs_blob *blob);
 /* Room for @more bytes.  -ENOMEM.  In memory only, as the next three. */
 CFS_MUST_CHECK int cfs_blob_room(struct cfs_blob *blob, size_t more);
 /* Within the room; *@room is the caller's reservation, which it takes over. */

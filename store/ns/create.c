@@ -86,6 +86,8 @@ static int make_inside(struct cfs_ns *ns, const struct cfs_make *make,
 	if (r < 0)
 		return r;
 	cfs_dir_changed(dir, S_ISDIR(make->mode) ? 1 : 0);
+	if (i->marker || make->target)
+		cfs_ns_points(ns);
 	cfs_ino_looked_up(i);
 	*out = cfs_steal(i);
 	return 0;

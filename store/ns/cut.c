@@ -6,8 +6,44 @@
 
 #include <errno.h>
 
+/*
+ * Does the file end with a tail that grows fast, all of it newer than what was
+ * due when the last group was cut?  Then it may wait for the next: what would
+ * be stored now is a part of a chunk, of no use when the chunk is whole.  Lock
+ * held.
+ */
+static bool tail_waits(const struct cfs_ino *ino)
+{
+	const struct cfs_pieces *p = ino->cur.pieces;
+	const struct cfs_piece *e = p->n > 1 ? &p->v[p->n - 1] : NULL;
+
+	return e && e->blob && !e->chunk_off && e->off > ino->due &&
+	       e[-1].off + e[-1].len == e->off &&
+	       e->off + e->len == ino->cur.size && cfs_blob_is_tail(e->blob);
+}
+
+/* Takes down content; lock held. */
+static void snap_content(struct cfs_ino *ino, struct cfs_content *c, bool all,
+			 struct cfs_snap *s)
+{
+	s->pieces = cfs_pieces_ref(c->pieces);
+	s->n = c->pieces->n;
+	s->lo = c->lo;
+	c->dirty = false;
+	c->lo = UINT64_MAX;
+	cfs_ino_share(ino);
+	if (!all && !s->seal && tail_waits(ino)) {
+		s->n--;
+		s->record.size = c->pieces->v[s->n].off;
+		c->dirty = true;
+		c->lo = s->record.size;
+		cfs_ino_mark(ino);
+	}
+	ino->due = ino->cur.size;
+}
+
 /* Takes down @ino: false if there is nothing to write.  Nobody is inside. */
-static bool snap(struct cfs_ino *ino, struct cfs_snap *s)
+static bool snap(struct cfs_ino *ino, bool all, struct cfs_snap *s)
 {
 	struct cfs_content *c;
 	bool any;
@@ -24,13 +60,8 @@ static bool snap(struct cfs_ino *ino, struct cfs_snap *s)
 		ino->meta_dirty = false;
 		ino->in_cut = true;
 	}
-	if (c->dirty) {
-		s->pieces = cfs_pieces_ref(c->pieces);
-		s->lo = c->lo;
-		c->dirty = false;
-		c->lo = UINT64_MAX;
-		cfs_ino_share(ino);
-	}
+	if (c->dirty)
+		snap_content(ino, c, all, s);
 	(void)pthread_mutex_unlock(&ino->lock);
 	return any;
 }
@@ -46,7 +77,7 @@ static bool is_gone(struct cfs_ino *ino)
 	return gone;
 }
 
-static int cut(void *arg, void **state_out)
+static int cut(void *arg, bool all, void **state_out)
 {
 	struct cfs_ns *ns = arg;
 	struct cfs_cut *c = calloc(1, sizeof(*c));
@@ -67,9 +98,12 @@ static int cut(void *arg, void **state_out)
 		free(c);
 		return -ENOMEM;
 	}
+	/* what tells of others must not be there before they are */
+	all |= atomic_exchange_explicit(&ns->pointed, false,
+					memory_order_relaxed);
 	for (; i; i = next) {
 		next = i->list_next;
-		if (!is_gone(i) && snap(i, &c->snaps[c->n]))
+		if (!is_gone(i) && snap(i, all, &c->snaps[c->n]))
 			c->n++;
 		else
 			cfs_ino_put(i);
@@ -189,6 +223,8 @@ static void done(void *arg, void *state, int r)
 {
 	struct cfs_cut *c = state;
 
+	if (r < 0) /* of what the next one says, too */
+		cfs_ns_points(arg);
 	for (size_t i = 0; i < c->n; i++)
 		settle(&c->snaps[i], r);
 	bury(arg, c->dead, r);

@@ -117,6 +117,8 @@ int cfs_ns_flush(struct cfs_ns_file *file)
 				      memory_order_acquire))
 		return 0;
 	(void)pthread_mutex_lock(&ino->lock);
+	/* whoever closed it may take it for whole, so it must be soon */
+	ino->due = ino->cur.size;
 	marker = ino->marker && ino->nlink;
 	(void)pthread_mutex_unlock(&ino->lock);
 	if (!marker)

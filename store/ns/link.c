@@ -16,6 +16,7 @@ static int add_link(struct cfs_ns *ns, struct cfs_ino *i, struct cfs_ino *d,
 	if (r != -ENOENT || !*name)
 		return r;
 	cfs_store_enter(ns->store);
+	cfs_ns_points(ns);
 	r = cfs_dirent_add(ns, &b, d->ino, name, i->ino, i->type);
 	if (r == 0)
 		r = cfs_levels_apply(ns->levels, &b);

@@ -290,6 +290,8 @@ struct timespec cfs_ino_now(const struct cfs_ino *ino)
 
 void cfs_ino_changed(struct cfs_ino *ino, uint64_t lo)
 {
+	if (ino->marker)
+		cfs_ns_points(ino->ns);
 	ino->cur.dirty = true;
 	ino->cur.lo = CFS_MIN(ino->cur.lo, lo);
 	ino->ctime = cfs_ino_now(ino);

@@ -68,6 +68,11 @@ int cfs_ns_new_cookie(struct cfs_ns *ns, uint64_t *out)
 			   &ns->cookie_limit, out);
 }
 
+void cfs_ns_points(struct cfs_ns *ns)
+{
+	atomic_store_explicit(&ns->pointed, true, memory_order_relaxed);
+}
+
 int cfs_ns_room(struct cfs_ns *ns)
 {
 	int r = cfs_store_reserve(ns->store, 4096, false);

@@ -83,6 +83,7 @@ struct cfs_ino {
 	bool in_cut;	/* taken down by the commit under way */
 	bool has_keys;	/* there may be e keys */
 	bool marker;	/* found under a completion marker's name */
+	uint64_t due;	/* the next group has what lies before it */
 	unsigned opens; /* handles */
 	uint64_t epoch; /* blobs of an older one may be in a snapshot */
 	char *name;	/* a hint for the sniffer; or NULL */
@@ -118,7 +119,10 @@ struct cfs_ns {
 	/* Bytes of closed files' ends since the last cut, about; relaxed. */
 	_Atomic size_t waiting;
 	_Atomic size_t small; /* files whose end is among them, likewise */
-	atomic_bool crowded;  /* somebody commits because of them; relaxed */
+	/* Since the last cut a marker changed, or a name was moved.  Relaxed:
+	 * set inside, read when nobody is. */
+	atomic_bool pointed;
+	atomic_bool crowded; /* somebody commits because of them; relaxed */
 };
 
 struct cfs_ns_file {
@@ -205,6 +209,8 @@ void cfs_ino_unlinked(struct cfs_ino *ino);
 
 CFS_MUST_CHECK int cfs_ns_new_ino(struct cfs_ns *ns, uint64_t *out);
 CFS_MUST_CHECK int cfs_ns_new_cookie(struct cfs_ns *ns, uint64_t *out);
+/* Inside: what may tell that other files are whole changes. */
+void cfs_ns_points(struct cfs_ns *ns);
 /* Is there room for a change of the namespace? */
 CFS_MUST_CHECK int cfs_ns_room(struct cfs_ns *ns);
 bool cfs_ns_is_marker(struct cfs_ns *ns, const char *name); /* marker.c */
@@ -252,10 +258,10 @@ void cfs_ino_unstage(struct cfs_ino *ino); /* inside, lock held */
 
 /* ---- resolve.c ---- */
 
-/* Digests for @pieces, waiting for what is on its way: an array of
- * pieces->n; blobs still growing are ingested as they are now. */
+/* Digests for the first @n of @pieces, waiting for what is on its way: an
+ * array; blobs still growing are ingested as they are now. */
 CFS_MUST_CHECK int cfs_resolve_pieces(struct cfs_ns *ns,
-				      const struct cfs_pieces *pieces,
+				      const struct cfs_pieces *pieces, size_t n,
 				      struct cfs_extent **extents_out);
 CFS_MUST_CHECK int cfs_resolve_map(struct cfs_ns *ns,
 				   const struct cfs_extent *extents, size_t n,
@@ -268,6 +274,7 @@ struct cfs_snap { /* of one inode */
 	struct cfs_inode_record record;
 	bool content, seal;
 	struct cfs_pieces *pieces;
+	size_t n; /* of them count; the rest waits for the next cut */
 	uint64_t lo;
 	bool had_keys;
 };

@@ -167,6 +167,7 @@ static int do_rename(struct rename *m, uint64_t dir, uint64_t new_dir,
 	if (r < 0)
 		return r;
 	cfs_store_enter(m->ns->store);
+	cfs_ns_points(m->ns);
 	r = flags & RENAME_EXCHANGE ? exchange(m) : replace(m);
 	cfs_store_leave(m->ns->store);
 	return r < 0 ? r : 1;

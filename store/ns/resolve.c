@@ -32,9 +32,9 @@ static int send_copy(struct cfs_ns *ns, const struct cfs_piece *e,
 
 /* Nothing waits for digests before all is on its way. */
 static int send_all(struct cfs_ns *ns, const struct cfs_pieces *pieces,
-		    struct cfs_pending **copies)
+		    size_t n, struct cfs_pending **copies)
 {
-	for (size_t i = 0; i < pieces->n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct cfs_piece *e = &pieces->v[i];
 		int r;
 
@@ -69,18 +69,17 @@ static int digest_of(const struct cfs_piece *e, struct cfs_pending *copy,
 }
 
 int cfs_resolve_pieces(struct cfs_ns *ns, const struct cfs_pieces *pieces,
-		       struct cfs_extent **extents_out)
+		       size_t n, struct cfs_extent **extents_out)
 {
 	_cleanup_(cfs_freep) struct cfs_pending **copies = NULL;
 	_cleanup_(cfs_freep) struct cfs_extent *v = NULL;
-	size_t n = pieces->n;
 	int r;
 
 	copies = calloc(n + 1, sizeof(struct cfs_pending *));
 	v = calloc(n + 1, sizeof(*v));
 	if (!copies || !v)
 		return -ENOMEM;
-	r = send_all(ns, pieces, copies);
+	r = send_all(ns, pieces, n, copies);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = digest_of(&pieces->v[i], copies[i], &v[i]);
 	for (size_t i = 0; i < n; i++)
@@ -212,8 +211,8 @@ static int write_keys(struct cfs_ns *ns, const struct cfs_snap *s,
 static int write_content(struct cfs_ns *ns, struct cfs_snap *s)
 {
 	_cleanup_(cfs_freep) struct cfs_extent *v = NULL;
-	const size_t n = s->pieces->n;
-	int r = cfs_resolve_pieces(ns, s->pieces, &v);
+	const size_t n = s->n;
+	int r = cfs_resolve_pieces(ns, s->pieces, n, &v);
 
 	if (r)
 		return r;
@@ -242,7 +241,7 @@ static int inline_content(struct cfs_ns *ns, struct cfs_snap *s,
 	int r;
 
 	rec->content = CFS_CONTENT_NONE;
-	if (s->pieces->n) {
+	if (s->n) {
 		p = cfs_buf_grow(data, (size_t)rec->size);
 		if (!p)
 			return -ENOMEM;
@@ -308,7 +307,7 @@ static int send_early(struct cfs_cut *cut)
 
 		if (!s->content || s->record.size <= CFS_INLINE_MAX)
 			continue;
-		for (size_t i = 0; i < s->pieces->n; i++) {
+		for (size_t i = 0; i < s->n; i++) {
 			struct cfs_blob *blob = s->pieces->v[i].blob;
 			int r = blob ? cfs_blob_send(blob, 0) : 0;
 

@@ -57,7 +57,7 @@ int cfs_ns_extents(struct cfs_ns *ns, uint64_t ino,
 	r = cfs_ino_pin(i, &pin, &st);
 	/* what is inline is in no chunk */
 	if (r == 0 && (uint64_t)st.st_size > CFS_INLINE_MAX) {
-		r = cfs_resolve_pieces(ns, pin.pieces, &extents);
+		r = cfs_resolve_pieces(ns, pin.pieces, pin.pieces->n, &extents);
 		for (size_t k = 0; k < pin.pieces->n && r == 0; k++)
 			r = fn(arg, &extents[k]);
 	}

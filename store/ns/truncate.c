@@ -12,6 +12,8 @@ void cfs_ino_unstage(struct cfs_ino *ino)
 		return;
 	cfs_pieces_unref(ino->staged->pieces);
 	free(cfs_steal(ino->staged));
+	if (ino->marker)
+		cfs_ns_points(ino->ns);
 	ino->cur.dirty = true;
 	ino->cur.lo = 0;
 	cfs_ino_mark(ino);
@@ -49,6 +51,7 @@ static int empty(struct cfs_ino *ino, bool staging)
 	cfs_pieces_unref(ino->cur.pieces);
 	ino->cur.pieces = fresh;
 	ino->cur.size = 0;
+	ino->due = 0;
 	cfs_ino_changed(ino, 0);
 	(void)pthread_mutex_unlock(&ino->lock);
 	cfs_store_leave(ino->ns->store);

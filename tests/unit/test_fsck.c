@@ -231,8 +231,9 @@ END_TEST
 
 /* ---- objects that come after the cut ---- */
 
-static int cut_late(void *arg, void **state_out)
+static int cut_late(void *arg, bool all, void **state_out)
 {
+	ck_assert(all);
 	*state_out = *(bool *)arg ? arg : NULL;
 	return 0;
 }

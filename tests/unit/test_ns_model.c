@@ -12,12 +12,13 @@
 #define DIRS  5
 #define NAMES 12
 #define FILES 64
-#define BYTES (600u << 10)
+#define BYTES (3u << 20)
 
 struct mfile {
 	uint8_t *data;
 	size_t size;
 	unsigned nlink;
+	bool less; /* saved: a crash may leave the first part of it only */
 };
 struct model {
 	struct mfile files[FILES];
@@ -156,16 +157,11 @@ static void op_create(void)
 	now.files[f].nlink = 1;
 }
 
-static void op_write(bool append)
+static void write_at(int f, size_t len, size_t off)
 {
-	int f = some_file();
-	size_t len = 1 + pick(pick(4) ? 5000 : 300000), off;
 	uint64_t seed = bed_random(&state);
 	uint8_t *p;
 
-	if (f < 0)
-		return;
-	off = append ? now.files[f].size : pick(BYTES / 2);
 	if (off + len > BYTES)
 		return;
 	p = bed_bytes(seed, len);
@@ -174,6 +170,23 @@ static void op_write(bool append)
 		model_resize(&now.files[f], off + len);
 	memcpy(now.files[f].data + off, p, len);
 	free(p);
+}
+
+static void op_append(size_t len)
+{
+	int f = some_file();
+
+	if (f >= 0)
+		write_at(f, len, now.files[f].size);
+}
+
+static void op_write(void)
+{
+	int f = some_file();
+	size_t len = 1 + pick(pick(4) ? 5000 : 300000);
+
+	if (f >= 0)
+		write_at(f, len, pick(BYTES / 2));
 }
 
 static void op_truncate(void)
@@ -354,6 +367,43 @@ static void op_commit(void)
 	model_copy(&saved, &now);
 }
 
+/* As the clock does: of a file that is open the end may come a tick later. */
+static void op_tick(void)
+{
+	unsigned grown = (unsigned)pick(3);
+
+	ck_assert_int_eq(cfs_store_tick(bed.bed.store), 0);
+	for (unsigned i = 0; i < grown; i++)
+		op_append(1000000 + pick(700000));
+	ck_assert_int_eq(cfs_store_tick(bed.bed.store), 0);
+	model_copy(&saved, &now);
+	for (size_t f = 0; f < FILES && grown; f++)
+		saved.files[f].less = handles[f] != NULL;
+}
+
+/* What is there of those that a tick left the end out of. */
+static void learn_sizes(void)
+{
+	for (size_t d = 0; d < DIRS; d++) {
+		for (size_t i = 0; i < NAMES; i++) {
+			struct mfile *f;
+			struct stat st;
+
+			if (now.names[d][i] < 0)
+				continue;
+			f = &now.files[now.names[d][i]];
+			if (!f->less)
+				continue;
+			ck_assert_int_eq(
+				cfs_ns_walk(bed.ns, path_of(d, i), &st), 0);
+			ck_assert_uint_le((size_t)st.st_size, f->size);
+			f->size = (size_t)st.st_size;
+		}
+	}
+	for (size_t f = 0; f < FILES; f++)
+		now.files[f].less = saved.files[f].less = false;
+}
+
 static void op_reopen(void)
 {
 	close_all();
@@ -371,6 +421,8 @@ static void op_crash(void)
 	close_all();
 	ns_bed_crash(&bed, events);
 	model_copy(&now, &saved);
+	learn_sizes();
+	model_copy(&saved, &now);
 	check_all();
 	ns_no_problems(&bed);
 }
@@ -382,9 +434,9 @@ static void one_op(void)
 	if (k < 120)
 		op_create();
 	else if (k < 300)
-		op_write(true);
+		op_append(1 + pick(pick(4) ? 5000 : 300000));
 	else if (k < 450)
-		op_write(false);
+		op_write();
 	else if (k < 520)
 		op_truncate();
 	else if (k < 560)
@@ -401,8 +453,10 @@ static void one_op(void)
 		op_read();
 	else if (k < 940)
 		drop_handle(pick(FILES));
-	else if (k < 985)
+	else if (k < 965)
 		op_commit();
+	else if (k < 985)
+		op_tick();
 	else if (k < 990)
 		op_reopen();
 	else if (k < 995)

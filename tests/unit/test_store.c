@@ -702,16 +702,18 @@ END_TEST
 
 struct part {
 	atomic_uint cuts, dones;
+	bool all;      /* of the last cut */
 	unsigned fail; /* resolve fails this often */
 	int last;
 	bool dirty;
 };
 
-static int part_cut(void *arg, void **state_out)
+static int part_cut(void *arg, bool all, void **state_out)
 {
 	struct part *p = arg;
 
 	p->cuts++;
+	p->all = all;
 	*state_out = p->dirty ? p : NULL;
 	return 0;
 }
@@ -768,6 +770,11 @@ START_TEST(participants_take_part)
 	ck_assert_int_eq(cfs_store_commit(b.store), 0);
 	ck_assert_uint_eq(cfs_store_group(b.store), 1);
 	ck_assert_uint_eq(part.cuts, 3);
+	ck_assert(part.all);
+	/* the clock may do with less */
+	ck_assert_int_eq(cfs_store_tick(b.store), 0);
+	ck_assert_uint_eq(part.cuts, 4);
+	ck_assert(!part.all);
 	bed_open(&again, bed_disk(&b), NULL);
 	ck_assert(cfs_store_was_unclean(again.store));
 	ck_assert_str_eq(bed_get(&again, "a"), "1");
