@@ -1,0 +1,153 @@
+"""Into a store and out of it: import, send, receive.  See cli_place.py."""
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from cli_place import CKPTFS, STEP, has_fuse, main, run, run_json, seed
+from cli_store import Place, equal, tree
+
+
+def make_odd_tree(top, rng):
+    """Names, sizes, holes, links and times that copies get wrong."""
+    os.makedirs(f"{top}/d/empty")
+    for i, size in enumerate((0, 1, 2047, 2048, 2049, 70000, 3 << 20)):
+        with open(f"{top}/d/f{i}", "wb") as f:
+            f.write(rng.randbytes(size))
+    with open(f"{top}/d/holes", "wb") as f:
+        f.seek(20 << 20)
+        f.write(rng.randbytes(5000))
+        f.truncate(50 << 20)
+    with open(f"{top}/d/small-holes", "wb") as f:
+        for at in range(1 << 16, 8 << 20, 3 << 18):
+            f.seek(at)
+            f.write(rng.randbytes(100000))
+        f.truncate(9 << 20)
+    with open(os.fsencode(f"{top}/d/") + b"\xff\nname", "wb") as f:
+        f.write(b"x" * 5000)
+    os.link(f"{top}/d/f5", f"{top}/other-name")
+    os.symlink("d/nowhere", f"{top}/link")
+    os.mkfifo(f"{top}/fifo")
+    os.chmod(f"{top}/d/f6", 0o4751)
+    os.chmod(f"{top}/d/empty", 0o1700)
+    os.utime(f"{top}/d/f5", ns=(1234567890123456789, 987654321987654321))
+    os.utime(f"{top}/d", ns=(5, 7))
+
+
+def test_import_and_look():
+    with Place() as p:
+        run("import", p.store, p.run)
+        run("import", p.store, p.run, status=1)
+        assert "--merge" in run.stderr
+        for path in (f"{p.store}/run", f"{p.store}//run/."):
+            steps = run_json("ls", path)["steps"]
+            assert [s["name"] for s in steps] == [STEP]
+            assert steps[0]["complete"] and steps[0]["latest"]
+        run("show", f"{p.store}/run")
+        run("check", f"{p.store}/run/{STEP}")
+        run("diff", f"{p.store}/run", p.run)
+        run("diff", f"{p.store}/run/@dp3", f"{p.store}/run")
+        run("export", f"{p.store}/run/@dp2", f"{p.top}/out")
+        run("diff", f"{p.top}/out/{STEP}", p.run)
+        run("export", f"{p.store}/run", f"{p.top}/copy")
+        shutil.rmtree(f"{p.top}/out")
+        for path, _, files in os.walk(f"{p.run}/{STEP}"):
+            for name in files:
+                a = open(f"{path}/{name}", "rb").read()
+                b = open(f"{path}/{name}".replace(p.run, f"{p.top}/copy"),
+                         "rb").read()
+                assert a == b, name
+        run("ls", f"{p.store}/nothing", status=1)
+        run("fsck", p.store)
+        # what the directory of the store holds is not what the store holds
+        run("ls", f"{p.store}/packs", status=1)
+        assert "no such" in run.stderr
+
+
+def test_import_keeps_all():
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        want = tree(src)
+        run("import", p.store, src)
+        run("import", f"{p.store}/deep/er", f"{src}/.")
+        done = run_json("import", "--merge", p.store, src)
+        assert done["files_kept"] == done["files"], done
+        # what changed is replaced, what is new comes, the rest stays
+        with open(f"{src}/d/f5", "r+b") as f:
+            f.write(b"other")
+        os.remove(f"{src}/fifo")
+        if has_fuse():
+            with p.mounted() as m:
+                equal(tree(f"{m}/src"), want)
+                # of SOURCE/. what is in it, not itself
+                deep = tree(f"{m}/deep/er")
+                del deep["."]
+                equal(deep, {k: v for k, v in want.items() if k != "."})
+                with open(f"{m}/src/d/holes", "rb") as f:
+                    assert os.lseek(f.fileno(), 0, os.SEEK_DATA) == 20 << 20
+                    assert os.lseek(f.fileno(), 20 << 20, os.SEEK_HOLE) \
+                        < 21 << 20
+        done = run_json("import", "--merge", p.store, src)
+        assert done["files_kept"] == done["files"] - 1, done
+        run("fsck", p.store)
+        # a directory where a file is
+        os.remove(f"{src}/d/f1")
+        os.mkdir(f"{src}/d/f1")
+        run("import", "--merge", p.store, src, status=1)
+        run("import", p.store, f"{p.top}/nothing", status=1)
+
+
+def test_send_receive():
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        shutil.copyfile(f"{src}/d/f6", f"{src}/d/f6-again")
+        want = tree(src)
+        run("import", p.store, src, p.run)
+        other = f"{p.top}/other store"
+        run("init", other)
+        to = f"'{CKPTFS}' receive '{other}/a/src'"
+        first = run_json("send", "--to", to, f"{p.store}/src")
+        assert first["chunks_sent"] > 0
+        again = run_json("send", "--to", to.replace("a/src", "b"),
+                         f"{p.store}/src")
+        assert again["chunks_sent"] == 0, again
+        assert again["chunks_known"] > 0
+        assert again["bytes_sent"] < 64 << 10
+        # it is there already: both sides say so
+        bad = subprocess.run([CKPTFS, "send", "--to", to, f"{p.store}/src"],
+                             capture_output=True, text=True)
+        assert bad.returncode == 1 and "there already" in bad.stderr
+        stream = f"{p.top}/stream"
+        with open(stream, "wb") as f:
+            subprocess.run([CKPTFS, "send", p.store], stdout=f, check=True)
+        third = f"{p.top}/third"
+        run("init", third)
+        with open(stream, "rb") as f:
+            got = run_json("receive", f"{third}/all", stdin=f)
+        assert got["files"] == 11 + 10, got
+        run("diff", f"{third}/all/run", p.run)
+        size = os.path.getsize(stream)
+        for cut in (0, 3, 16, size // 2, size - 1):
+            with open(stream, "rb") as f, tempfile.TemporaryFile() as g:
+                g.write(f.read(cut))
+                g.seek(0)
+                run("receive", f"{third}/cut", status=1, stdin=g)
+        assert [e["name"] for e in run_json("du", third)["entries"]] == ["all"]
+        run("fsck", third)
+        run("send", "--to", "exit 3", f"{p.store}/src", status=1)
+        if has_fuse():
+            p.store, store = other, p.store
+            with p.mounted() as m:
+                equal(tree(f"{m}/a/src"), want)
+                equal(tree(f"{m}/b"), want)
+            p.store = store
+
+
+if __name__ == "__main__":
+    sys.exit(main(globals()))
