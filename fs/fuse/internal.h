@@ -10,6 +10,10 @@
 
 struct cfs_ns;
 
+/* libfuse 3.14 has buffers of 1 MiB; more breaks the mount. */
+#define CFS_MAX_IO     (1u << 20)
+#define CFS_PAGE_BYTES 4096u
+
 struct cfs_mount {
 	struct cfs_views *views;
 	struct cfs_nodes *nodes;
@@ -74,8 +78,9 @@ void cfs_op_releasedir(fuse_req_t req, fuse_ino_t ino,
 		       struct fuse_file_info *fi);
 
 /* ops_read.c */
-/* A reply's buffer of this thread's, page-aligned; NULL: no memory. */
-char *cfs_scratch(size_t size);
+/* A reply's buffer, page-aligned; NULL: no memory. */
+char *cfs_reply_take(size_t size);
+void cfs_reply_putp(char **buf);
 void cfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void cfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		 struct fuse_file_info *fi);

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <stdlib.h>
+
+#include "store/util/spares.h"
 
 static struct cfs_vhandle *handle_of(const struct fuse_file_info *fi)
 {
@@ -44,62 +46,31 @@ void cfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /*
- * A reply's buffer, one a thread, grown to the largest request and kept: a
- * fresh one would fault in its pages for every reply.  It starts at a page: 24
- * bytes behind one, where malloc() puts it, copies out of the page cache take
- * three times as long.
+ * A reply's buffers, kept: a fresh one would fault in its pages for every
+ * reply.  They start at a page: 24 bytes behind one, where malloc() puts it,
+ * copies out of the page cache take three times as long.
  */
-enum {
-	PAGE = 4096
-};
+static struct cfs_spares replies = CFS_SPARES_INIT;
 
-struct scratch {
-	size_t size;
-	char *data;
-};
-
-static pthread_key_t scratch_key;
-static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
-
-static void free_scratch(void *arg)
+char *cfs_reply_take(size_t size)
 {
-	struct scratch *s = arg;
+	char *buf = size <= CFS_MAX_IO ? cfs_spares_take(&replies) : NULL;
 
-	free(s->data);
-	free(s);
+	if (buf || size > CFS_MAX_IO)
+		return buf;
+	return aligned_alloc(CFS_PAGE_BYTES, CFS_MAX_IO);
 }
 
-static void make_scratch_key(void)
+void cfs_reply_putp(char **buf)
 {
-	(void)pthread_key_create(&scratch_key, free_scratch);
-}
-
-char *cfs_scratch(size_t size)
-{
-	struct scratch *s;
-
-	pthread_once(&scratch_once, make_scratch_key);
-	s = pthread_getspecific(scratch_key);
-	if (!s) {
-		s = calloc(1, sizeof(*s));
-		if (!s || pthread_setspecific(scratch_key, s)) {
-			free(s);
-			return NULL;
-		}
-	}
-	if (s->size >= size)
-		return s->data;
-	size = (size + PAGE - 1) / PAGE * PAGE;
-	free(s->data);
-	s->data = aligned_alloc(PAGE, size);
-	s->size = s->data ? size : 0;
-	return s->data;
+	if (*buf)
+		cfs_spares_put(&replies, *buf);
 }
 
 void cfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		 struct fuse_file_info *fi)
 {
-	char *buf = cfs_scratch(size);
+	_cleanup_(cfs_reply_putp) char *buf = cfs_reply_take(size);
 	ssize_t n;
 
 	(void)ino;

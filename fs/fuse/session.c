@@ -16,8 +16,6 @@
 #include "store/util/log.h"
 
 enum {
-	/* libfuse 3.14 has buffers of 1 MiB; more breaks the mount. */
-	MAX_IO = 1 << 20,
 	READ_AHEAD_KIB = 1024,
 	/* A look-up that plans holds a thread for as long as that takes. */
 	THREADS = 16,
@@ -32,9 +30,9 @@ void cfs_on_init(void *data, struct fuse_conn_info *conn)
 	struct cfs_mount *mount = data;
 
 	mount->stale_pages = conn->proto_minor < DROPS_PAGES_MINOR;
-	conn->max_read = MAX_IO;
-	conn->max_write = MAX_IO;
-	conn->max_readahead = MAX_IO;
+	conn->max_read = CFS_MAX_IO;
+	conn->max_write = CFS_MAX_IO;
+	conn->max_readahead = CFS_MAX_IO;
 	conn->max_background = BACKGROUND;
 	/* Replies come from memory: splicing them costs more than a copy. */
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
@@ -107,7 +105,7 @@ static int make_args(const struct cfs_fuse_options *o, struct fuse_args *args)
 	cfs_buf_put_str(&opts, ",nosuid,nodev,default_permissions,"
 			       "subtype=ckptfs,fsname=");
 	put_escaped(&opts, o->source);
-	cfs_buf_printf(&opts, ",max_read=%d", MAX_IO);
+	cfs_buf_printf(&opts, ",max_read=%u", CFS_MAX_IO);
 	if (o->noexec)
 		cfs_buf_put_str(&opts, ",noexec");
 	if (o->allow_other)

@@ -10,15 +10,15 @@
 void cfs_store_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		       struct fuse_file_info *fi)
 {
+	_cleanup_(cfs_reply_putp) char *buf = NULL;
 	struct cfs_handle *handle = cfs_handle_of(fi);
-	char *buf;
 	ssize_t n;
 
 	if (!handle) {
 		cfs_op_read(req, ino, size, off, fi);
 		return;
 	}
-	buf = cfs_scratch(size);
+	buf = cfs_reply_take(size);
 	n = buf ? cfs_ns_pread(handle->file, buf, size, (uint64_t)off)
 		: -ENOMEM;
 	if (n < 0)

@@ -1,7 +1,9 @@
 /*
- * 64 bytes at a time: their codes by comparing with each value (loops that the
- * compiler turns into vectors), then a word of each bit plane.  The last code,
- * all bits set, says that the byte itself stands behind.
+ * Choosing codes, and 64 bytes at a time to them and back: in portable C for
+ * the last block and where codes_x86.c does not serve.  Bytes are compared with
+ * each value (loops that the compiler turns into vectors), then a word of each
+ * bit plane is made.  The last code, all bits set, says that the byte itself
+ * stands behind.
  */
 #include "store/chunk/codes.h"
 
@@ -11,10 +13,11 @@
 #include <emmintrin.h>
 #endif
 
+#include "store/chunk/codes_x86.h"
 #include "store/util/endian.h"
 
-#define GROUP 8u  /* bytes whose codes fill a word */
-#define BLOCK 64u /* bytes of which a bit plane has a word */
+#define GROUP 8u /* bytes whose codes fill a word */
+#define BLOCK CFS_CODES_BLOCK
 #define LOW   0x0101010101010101ull
 #define HIGH  0x8080808080808080ull
 /* Takes the lowest bits of eight bytes to the highest byte, in order. */
@@ -78,12 +81,6 @@ void cfs_codes_pick(const uint32_t count[256], uint32_t n,
 
 /* ---- to codes ---- */
 
-struct put {
-	const uint8_t *values;
-	uint8_t *planes, *escaped, *end;
-	size_t plane; /* bytes of one */
-};
-
 /* Bit @b of each of 16 bytes. */
 static inline uint64_t bit_of(const uint8_t *codes, unsigned b)
 {
@@ -128,7 +125,8 @@ static inline __attribute__((always_inline)) void gather(const uint8_t *values,
 /* The block at @at, of which @n bytes count; false: no room for those without a
  * code. */
 static inline __attribute__((always_inline)) bool
-put_block(struct put *p, unsigned bits, const uint8_t *src, size_t at, size_t n)
+put_block(struct cfs_codes_put *p, unsigned bits, const uint8_t *src, size_t at,
+	  size_t n)
 {
 	uint64_t planes[CFS_CODES_BITS], mask = ~0ull >> (BLOCK - n);
 	unsigned b;
@@ -149,12 +147,12 @@ put_block(struct put *p, unsigned bits, const uint8_t *src, size_t at, size_t n)
 }
 
 static inline __attribute__((always_inline)) bool
-put_blocks(struct put *p, unsigned bits, const uint8_t *src, size_t len)
+put_blocks(struct cfs_codes_put *p, unsigned bits, const uint8_t *src,
+	   size_t at, size_t len)
 {
 	uint8_t last[BLOCK];
-	size_t at;
 
-	for (at = 0; len - at >= BLOCK; at += BLOCK)
+	for (; len - at >= BLOCK; at += BLOCK)
 		if (!put_block(p, bits, src + at, at, BLOCK))
 			return false;
 	if (at == len)
@@ -164,25 +162,35 @@ put_blocks(struct put *p, unsigned bits, const uint8_t *src, size_t len)
 	return put_block(p, bits, last, at, len - at);
 }
 
-static bool put_all(struct put *p, unsigned bits, const uint8_t *src,
+static bool put_all(struct cfs_codes_put *p, unsigned bits, const uint8_t *src,
 		    size_t len)
 {
+	size_t at = 0;
+
+#ifdef CFS_CODES_X86
+	if (cfs_codes_x86_has()) {
+		at = len / BLOCK * BLOCK;
+		if (!cfs_codes_x86_put(p, bits, src, at))
+			return false;
+	}
+#endif
 	switch (bits) {
 	case 1:
-		return put_blocks(p, 1, src, len);
+		return put_blocks(p, 1, src, at, len);
 	case 2:
-		return put_blocks(p, 2, src, len);
+		return put_blocks(p, 2, src, at, len);
 	case 3:
-		return put_blocks(p, 3, src, len);
+		return put_blocks(p, 3, src, at, len);
 	default:
-		return put_blocks(p, CFS_CODES_BITS, src, len);
+		return put_blocks(p, CFS_CODES_BITS, src, at, len);
 	}
 }
 
 size_t cfs_codes_put(const struct cfs_codebook *book, const uint8_t *src,
 		     size_t len, uint8_t *dst, size_t room)
 {
-	struct put p = {.values = book->values, .plane = plane_bytes(len)};
+	struct cfs_codes_put p = {.values = book->values,
+				  .plane = plane_bytes(len)};
 	unsigned n = values_of(book->bits);
 	size_t fixed = 1 + n + book->bits * p.plane;
 
@@ -198,12 +206,6 @@ size_t cfs_codes_put(const struct cfs_codebook *book, const uint8_t *src,
 }
 
 /* ---- and back ---- */
-
-struct get {
-	uint8_t values[1u << CFS_CODES_BITS]; /* the last: anything */
-	const uint8_t *planes, *escaped, *end;
-	size_t plane;
-};
 
 /* The lowest 16 bits of @word as bytes, 0 or 0xff. */
 static inline void spread(uint64_t word, uint8_t *out)
@@ -256,7 +258,8 @@ choose(const uint8_t *values, unsigned bits,
 }
 
 static inline __attribute__((always_inline)) bool
-get_block(struct get *g, unsigned bits, uint8_t *dst, size_t at, size_t n)
+get_block(struct cfs_codes_get *g, unsigned bits, uint8_t *dst, size_t at,
+	  size_t n)
 {
 	uint64_t word, mask = ~0ull >> (BLOCK - n);
 	uint8_t masks[CFS_CODES_BITS][BLOCK];
@@ -281,12 +284,12 @@ get_block(struct get *g, unsigned bits, uint8_t *dst, size_t at, size_t n)
 }
 
 static inline __attribute__((always_inline)) bool
-get_blocks(struct get *g, unsigned bits, uint8_t *dst, size_t n)
+get_blocks(struct cfs_codes_get *g, unsigned bits, uint8_t *dst, size_t at,
+	   size_t n)
 {
 	uint8_t last[BLOCK];
-	size_t at;
 
-	for (at = 0; n - at >= BLOCK; at += BLOCK)
+	for (; n - at >= BLOCK; at += BLOCK)
 		if (!get_block(g, bits, dst + at, at, BLOCK))
 			return false;
 	if (at == n)
@@ -297,23 +300,33 @@ get_blocks(struct get *g, unsigned bits, uint8_t *dst, size_t n)
 	return true;
 }
 
-static bool get_all(struct get *g, unsigned bits, uint8_t *dst, size_t n)
+static bool get_all(struct cfs_codes_get *g, unsigned bits, uint8_t *dst,
+		    size_t n)
 {
+	size_t at = 0;
+
+#ifdef CFS_CODES_X86
+	if (cfs_codes_x86_has()) {
+		at = n / BLOCK * BLOCK;
+		if (!cfs_codes_x86_get(g, bits, dst, at))
+			return false;
+	}
+#endif
 	switch (bits) {
 	case 1:
-		return get_blocks(g, 1, dst, n);
+		return get_blocks(g, 1, dst, at, n);
 	case 2:
-		return get_blocks(g, 2, dst, n);
+		return get_blocks(g, 2, dst, at, n);
 	case 3:
-		return get_blocks(g, 3, dst, n);
+		return get_blocks(g, 3, dst, at, n);
 	default:
-		return get_blocks(g, CFS_CODES_BITS, dst, n);
+		return get_blocks(g, CFS_CODES_BITS, dst, at, n);
 	}
 }
 
 int cfs_codes_get(const uint8_t *src, size_t len, uint8_t *dst, size_t n)
 {
-	struct get g = {.plane = plane_bytes(n)};
+	struct cfs_codes_get g = {.plane = plane_bytes(n)};
 	unsigned bits;
 	size_t fixed;
 

@@ -1,63 +1,35 @@
 /*
- * Frames back to bytes.  What decoding needs is kept per thread: a context of
- * zstd is larger than a frame, and random reads decode one frame each.
+ * Frames back to bytes.  What decoding needs is kept: a context of zstd is
+ * larger than a frame, and random reads decode one frame each.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <string.h>
 #include <zstd.h>
 
 #include "store/chunk/chunk_internal.h"
 #include "store/chunk/codes.h"
+#include "store/util/spares.h"
 
 struct decoder {
+	void *next; /* of spares */
 	ZSTD_DCtx *ctx;
 	uint8_t planes[CFS_FRAME_BYTES];
 };
 
-static pthread_key_t key;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static bool have_key;
+static struct cfs_spares decoders = CFS_SPARES_INIT;
 
-static void decoder_free(void *arg)
+/* NULL: no memory. */
+static struct decoder *take_decoder(void)
 {
-	struct decoder *d = arg;
+	_cleanup_(cfs_freep) struct decoder *d = cfs_spares_take(&decoders);
 
-	if (!d)
-		return;
-	ZSTD_freeDCtx(d->ctx);
-	free(d);
-}
-
-static void decoder_freep(struct decoder **d)
-{
-	decoder_free(*d);
-}
-
-static void make_key(void)
-{
-	have_key = pthread_key_create(&key, decoder_free) == 0;
-}
-
-/* This thread's; NULL: no memory. */
-static struct decoder *get_decoder(void)
-{
-	_cleanup_(decoder_freep) struct decoder *d = NULL;
-
-	pthread_once(&once, make_key);
-	if (!have_key)
-		return NULL;
-	d = pthread_getspecific(key);
 	if (d)
 		return cfs_steal(d);
 	d = malloc(sizeof(*d));
 	if (!d)
 		return NULL;
 	d->ctx = ZSTD_createDCtx();
-	if (!d->ctx || pthread_setspecific(key, d) != 0)
-		return NULL;
-	return cfs_steal(d);
+	return d->ctx ? cfs_steal(d) : NULL;
 }
 
 /* One zstd frame, whole, to exactly @n bytes. */
@@ -140,7 +112,7 @@ int cfs_frame_decode(const struct cfs_chunk_head *head, uint32_t index,
 		memcpy(out, stored, len);
 		return cfs_frame_check(head, index, out);
 	}
-	d = get_decoder();
+	d = take_decoder();
 	if (!d)
 		return -ENOMEM;
 	if (head->codec == CFS_CODEC_ZSTD)
@@ -149,5 +121,6 @@ int cfs_frame_decode(const struct cfs_chunk_head *head, uint32_t index,
 		r = unplanes(d, head->elem_size, stored, len, out, raw_len);
 	else
 		r = -EBADMSG;
+	cfs_spares_put(&decoders, d);
 	return r < 0 ? r : cfs_frame_check(head, index, out);
 }

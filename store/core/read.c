@@ -11,6 +11,7 @@
 #include "store/map/dtype.h"
 #include "store/util/checked.h"
 #include "store/util/log.h"
+#include "store/util/spares.h"
 
 #define TRIES 8
 /* Parts of a derived chunk are not derived; more than this is damage. */
@@ -107,11 +108,17 @@ static int whole_frame(const struct reading *rd, uint32_t index,
 static int whole_frames(const struct reading *rd, uint32_t first, uint32_t n,
 			uint8_t *out)
 {
-	_cleanup_(cfs_freep) uint8_t *stored = malloc(CFS_FRAME_BYTES);
-	int r = stored ? 0 : -ENOMEM;
+	static struct cfs_spares spares = CFS_SPARES_INIT;
+	uint8_t *stored = cfs_spares_take(&spares);
+	int r = 0;
 
+	if (!stored)
+		stored = malloc(CFS_FRAME_BYTES);
+	if (!stored)
+		return -ENOMEM;
 	for (; r == 0 && n--; first++, out += CFS_FRAME_BYTES)
 		r = whole_frame(rd, first, stored, out);
+	cfs_spares_put(&spares, stored);
 	return r;
 }
 
