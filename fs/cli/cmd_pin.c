@@ -16,8 +16,21 @@ static bool is_listing(const char *object)
 	       !path.inside[strspn(path.inside, "/.")];
 }
 
+static bool has(const cJSON *list, const char *text)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, list)
+	{
+		if (!strcmp(item->valuestring, text))
+			return true;
+	}
+	return false;
+}
+
 static int print_pins(const struct cfs_store_verb *call, const cJSON *result)
 {
+	const cJSON *gone = cJSON_GetObjectItemCaseSensitive(result, "gone");
 	const cJSON *pin;
 
 	if (!is_listing(call->object))
@@ -29,7 +42,8 @@ static int print_pins(const struct cfs_store_verb *call, const cJSON *result)
 
 		cfs_text_safe(&safe, pin->valuestring,
 			      strlen(pin->valuestring));
-		puts(cfs_buf_str(&safe));
+		printf("%s%s\n", cfs_buf_str(&safe),
+		       has(gone, pin->valuestring) ? " (gone or renamed)" : "");
 	}
 	return 0;
 }
@@ -74,8 +88,10 @@ const struct cfs_verb cfs_verb_pin = {
 		"\n"
 		"Keeps a step from being pruned until `ckptfs unpin`. Of a "
 		"store: lists what is\n"
-		"pinned. A pin is kept by path: a step that is renamed has "
-		"none.\n"
+		"pinned. A pin is kept by path, and sent along by `ckptfs "
+		"send`: a step that is\n"
+		"renamed has none, and the list says that the old path is "
+		"gone.\n"
 		"\n"
 		"  --json      print all pins as JSON\n"
 		"  -h, --help  print this help\n"

@@ -187,6 +187,7 @@ const struct cfs_verb cfs_verb_send = {
 		"once. The other side\n"
 		"checks the digest of every chunk, and shows the tree when "
 		"all of it is there.\n"
+		"Steps that are pinned stay so.\n"
 		"\n"
 		"  --to COMMAND  what to talk to\n"
 		"  --quiet       no progress, no summary\n"

@@ -10,6 +10,7 @@
  *                             ◀──   bits
  *   chunks                    ──▶   digest checked, written
  *   end of node               ──▶   size, owner, mode, times
+ *   pins                      ──▶
  *   end                       ──▶   all of it appears at once
  *                             ◀──   done
  *
@@ -49,6 +50,7 @@ enum cfs_transfer_type {
 	CFS_TRANSFER_EXTENTS = 'E', /* of the node */
 	CFS_TRANSFER_CHUNK = 'C',
 	CFS_TRANSFER_NODE_END = 'F',
+	CFS_TRANSFER_PIN = 'P', /* a path below the top that is pinned */
 	CFS_TRANSFER_END = 'X', /* SHA-256 of all frames but chunks before it */
 	/* from the receiver */
 	CFS_TRANSFER_LACKS = 'B', /* a bit an extent, the first the lowest */

@@ -20,6 +20,24 @@ static int add_pin(void *arg, const char *path)
 	return 0;
 }
 
+/* Pins whose step was removed, or has another name now. */
+static int put_gone(struct cfs_ns *ns, const cJSON *pins, cJSON *gone)
+{
+	const cJSON *pin;
+
+	cJSON_ArrayForEach(pin, pins)
+	{
+		struct stat st;
+		int r = cfs_ns_walk(ns, pin->valuestring, &st);
+
+		if (r == -ENOENT || r == -ENOTDIR)
+			r = add_pin(gone, pin->valuestring);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* Whole or not: a pin on anything else would keep nothing. */
 static int check_step(struct cfs_verb_context *context, const char *path,
 		      struct cfs_error *err)
@@ -78,6 +96,7 @@ static int pin(struct cfs_verb_context *context, const cJSON *arguments,
 	       struct cfs_error *err)
 {
 	_cleanup_(cfs_freep) char *path = NULL;
+	cJSON *pins;
 	int r;
 
 	(void)reply;
@@ -89,8 +108,11 @@ static int pin(struct cfs_verb_context *context, const cJSON *arguments,
 			    err);
 	if (r < 0)
 		return r;
-	return cfs_pins_each(cfs_ns_store(context->ns), add_pin,
-			     cJSON_AddArrayToObject(result, "pins"));
+	pins = cJSON_AddArrayToObject(result, "pins");
+	r = cfs_pins_each(cfs_ns_store(context->ns), add_pin, pins);
+	return r < 0 ? r
+		     : put_gone(context->ns, pins,
+				cJSON_AddArrayToObject(result, "gone"));
 }
 
 const struct cfs_daemon_verb cfs_daemon_verb_pin = {"pin", pin, false, false};

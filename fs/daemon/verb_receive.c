@@ -11,6 +11,7 @@
 
 #include "fs/daemon/nstree.h"
 #include "fs/daemon/receive.h"
+#include "fs/daemon/transfer_pins.h"
 #include "store/ns/ns.h"
 
 #define QUEUE_MAX	4096u
@@ -26,6 +27,7 @@ struct item {
 struct receive {
 	struct cfs_receive_tree tree;
 	struct cfs_transfer_stream stream;
+	struct cfs_transfer_pins pins;
 	struct cfs_error *err;
 	bool duplex, ended;
 	struct item *first, **last;
@@ -58,6 +60,7 @@ static void receive_fini(struct receive *v)
 		drop_first(v);
 	cfs_receive_tree_fini(&v->tree);
 	cfs_transfer_fini(&v->stream);
+	cfs_transfer_pins_free(&v->pins);
 }
 
 static int odd(struct receive *v, const char *what)
@@ -71,6 +74,7 @@ static int apply(struct receive *v, struct item *item)
 {
 	const void *data = item->frame.data;
 	size_t len = item->frame.len;
+	int r;
 
 	switch (item->type) {
 	case CFS_TRANSFER_NODE:
@@ -85,6 +89,9 @@ static int apply(struct receive *v, struct item *item)
 		return cfs_receive_write(&v->tree, item->batch);
 	case CFS_TRANSFER_NODE_END:
 		return cfs_receive_node_end(&v->tree);
+	case CFS_TRANSFER_PIN:
+		r = cfs_transfer_pins_take(&v->pins, data, len);
+		return r == -EBADMSG ? odd(v, "a pin") : r;
 	case CFS_TRANSFER_END:
 		v->ended = true;
 		return cfs_receive_finish(&v->tree);
@@ -261,13 +268,14 @@ static int check_place(struct cfs_ns *ns, const char *path,
 	return r == -ENOENT ? 0 : cfs_fail_prefix(err, r, "%s", path);
 }
 
-/* The whole tree gets its name at once. */
+/* The whole tree gets its name at once; no prune finds it without its pins. */
 static int move_in(struct receive *v, const char *path)
 {
 	struct cfs_verb_context *context = v->tree.context;
 	const char *slash = strrchr(path, '/');
 	_cleanup_(cfs_freep) char *head =
 		strndup(path, slash ? (size_t)(slash - path) : 0);
+	struct cfs_store *store = cfs_ns_store(context->ns);
 	const char *name = slash ? slash + 1 : path;
 	uint64_t dir;
 	int r;
@@ -276,11 +284,16 @@ static int move_in(struct receive *v, const char *path)
 		return -ENOMEM;
 	r = cfs_nstree_mkdirs(context->ns, v->tree.cred, head, &dir);
 	if (!r)
+		r = cfs_transfer_pins_set(&v->pins, store, path,
+					  v->stream.reply);
+	if (!r)
 		r = cfs_ns_rename(context->ns, v->tree.top_dir,
 				  v->tree.top_name, dir, name,
 				  RENAME_NOREPLACE);
-	if (r < 0)
+	if (r < 0) {
+		cfs_transfer_pins_unset(&v->pins, store, path);
 		return cfs_fail_prefix(v->err, r, "%s", path);
+	}
 	v->tree.made = false; /* not ours to remove any more */
 	if (context->invalidate)
 		context->invalidate(context->invalidate_arg, dir, name);
@@ -333,6 +346,7 @@ static int finish(struct receive *v, const char *path, cJSON *result)
 	cfs_verb_put_u64(result, "bytes", v->tree.bytes);
 	cfs_verb_put_u64(result, "chunks_received", v->tree.chunks);
 	cfs_verb_put_u64(result, "bytes_received", v->stream.received);
+	cfs_verb_put_u64(result, "pins", v->pins.n);
 	r = cfs_transfer_put(&v->stream, CFS_TRANSFER_DONE, NULL, 0);
 	return r || !v->duplex ? r : cfs_transfer_flush(&v->stream);
 }

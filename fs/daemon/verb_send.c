@@ -10,6 +10,7 @@
 #include "fs/daemon/chunkset.h"
 #include "fs/daemon/nstree.h"
 #include "fs/daemon/transfer.h"
+#include "fs/daemon/transfer_pins.h"
 #include "fs/daemon/verb.h"
 #include "store/chunk/chunk.h"
 #include "store/core/store.h"
@@ -364,16 +365,20 @@ static int add_size(void *arg, const char *path, const struct stat *st)
 	return cfs_verb_progress(s->stream.reply, 0, 0, path) ? 0 : -ECANCELED;
 }
 
-static int finish(struct send *s)
+static int finish(struct send *s, const char *top)
 {
 	struct cfs_digest sum;
-	int r;
+	int r = 0;
 
+	while (!r && s->n_waiting)
+		r = take_answer(s);
+	if (!r)
+		r = cfs_transfer_put_pins(&s->stream, s->ns, top);
+	if (r < 0)
+		return r;
 	cfs_digester_end(s->stream.sum, &sum);
 	r = cfs_transfer_put(&s->stream, CFS_TRANSFER_END, sum.bytes,
 			     sizeof(sum.bytes));
-	while (!r && s->n_waiting)
-		r = take_answer(s);
 	if (!r)
 		r = cfs_transfer_flush(&s->stream);
 	if (r < 0 || !s->duplex)
@@ -391,7 +396,7 @@ static int finish(struct send *s)
 				  "the receiver's answer is none");
 }
 
-static int send_tree(struct send *s, uint64_t ino)
+static int send_tree(struct send *s, uint64_t ino, const char *top)
 {
 	int r;
 
@@ -408,7 +413,7 @@ static int send_tree(struct send *s, uint64_t ino)
 	if (!r)
 		r = cfs_nstree_walk(s->ns, ino, "", on_object, s);
 	s->stream.what = NULL; /* a path of the walk's */
-	return r ? r : finish(s);
+	return r ? r : finish(s, top);
 }
 
 /* fds: where the stream goes, and (then only what lacks is sent) where answers
@@ -434,7 +439,7 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	r = cfs_ns_walk(context->ns, path, &st);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path);
-	r = send_tree(&s, st.st_ino);
+	r = send_tree(&s, st.st_ino, path);
 	if (r == -EPIPE && !err->text[0])
 		return cfs_fail(err, r, "the receiver ended early");
 	if (r < 0)

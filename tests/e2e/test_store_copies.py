@@ -149,5 +149,58 @@ def test_send_receive():
             p.store = store
 
 
+def test_pins_are_sent():
+    with Place() as p:
+        p.make_steps(1, 2, 3)
+        run("import", p.store, p.run)
+        for n in (1, 2, 3):
+            run("pin", f"{p.store}/run/global_step{n}")
+        if not has_fuse():
+            return
+        with p.mounted() as m:
+            shutil.rmtree(f"{m}/run/global_step1")
+            os.rename(f"{m}/run/global_step2", f"{m}/run/global_step20")
+            shown = run("pin", m).splitlines()
+            assert [s.split(" ")[0] for s in shown] == [
+                f"run/global_step{n}" for n in (1, 2, 3)], shown
+            assert ["gone" in s for s in shown] == [True, True, False], shown
+            # the path is one that is nowhere any more
+            run("unpin", f"{m}/run/global_step1")
+            run("pin", f"{m}/run/global_step20")
+        as_json = run_json("pin", p.store)
+        assert as_json["gone"] == ["run/global_step2"], as_json
+        pins = [f"run/global_step{n}" for n in (2, 20, 3)]
+        assert as_json["pins"] == pins, as_json
+        others = [f"{p.top}/{i}" for i in range(3)]
+        for other in others:
+            run("init", other)
+        # a run under another name, a step alone, a whole store from a file
+        run("send", "--to", f"'{CKPTFS}' receive '{others[0]}/a/b'",
+            f"{p.store}/run")
+        assert run_json("pin", others[0])["pins"] == [
+            "a/b/global_step20", "a/b/global_step3"]
+        run("send", "--to", f"'{CKPTFS}' receive '{others[1]}/s'",
+            f"{p.store}/run/global_step3")
+        assert run("pin", others[1]) == "s\n"
+        with tempfile.TemporaryFile() as f:
+            subprocess.run([CKPTFS, "send", p.store], stdout=f, check=True)
+            f.seek(0)
+            run("receive", f"{others[2]}/all", stdin=f)
+            assert run_json("pin", others[2])["pins"] == [
+                "all/run/global_step20", "all/run/global_step3"]
+            # one whose path is too long there is told of, and all the rest
+            # is there
+            f.seek(0)
+            deep = "/".join(["x" * 100] * 3)
+            run("receive", f"{others[2]}/{deep}", stdin=f)
+            assert "too long to be pinned" in run.stderr, run.stderr
+        run("diff", f"{others[2]}/{deep}/run", f"{p.store}/run")
+        run("prune", "--keep-last", "1", f"{others[0]}/a/b")
+        assert {s["name"] for s in run_json("ls", f"{others[0]}/a/b")
+                ["steps"]} >= {"global_step3", "global_step20"}
+        run("unpin", f"{p.store}/run/global_step2")
+        assert not run_json("pin", p.store)["gone"]
+
+
 if __name__ == "__main__":
     sys.exit(main(globals()))

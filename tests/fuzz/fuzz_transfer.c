@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/daemon/transfer.h"
+#include "fs/daemon/transfer_pins.h"
 #include "store/chunk/chunk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -53,6 +54,17 @@ static void chunk(const uint8_t *data, size_t len)
 		abort();
 }
 
+static void pin(const uint8_t *data, size_t len)
+{
+	_cleanup_(cfs_transfer_pins_free) struct cfs_transfer_pins pins = {0};
+
+	if (cfs_transfer_pins_take(&pins, data, len) < 0)
+		return;
+	if (pins.n != 1 || strlen(pins.list[0]) != len ||
+	    memcmp(pins.list[0], data, len) != 0 || pins.list[0][0] == '/')
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	if (!len)
@@ -66,6 +78,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		break;
 	case CFS_TRANSFER_CHUNK:
 		chunk(data + 1, len - 1);
+		break;
+	case CFS_TRANSFER_PIN:
+		pin(data + 1, len - 1);
 		break;
 	default:
 		break;

@@ -1,0 +1,35 @@
+/* Pins go with the steps that send sends. */
+#ifndef CFS_DAEMON_TRANSFER_PINS_H
+#define CFS_DAEMON_TRANSFER_PINS_H
+
+#include <stddef.h>
+
+#include "store/util/base.h"
+
+struct cfs_ns;
+struct cfs_store;
+struct cfs_transfer_stream;
+struct cfs_verb_reply;
+
+/* A frame for each pin at or below @top whose step is there. */
+CFS_MUST_CHECK int cfs_transfer_put_pins(struct cfs_transfer_stream *stream,
+					 struct cfs_ns *ns, const char *top);
+
+struct cfs_transfer_pins { /* paths below the top, "" the top itself */
+	size_t n, cap;
+	char **list;
+};
+void cfs_transfer_pins_free(struct cfs_transfer_pins *pins); /* _cleanup_ */
+/* One frame's payload: 0, -EBADMSG, -ENOMEM. */
+CFS_MUST_CHECK int cfs_transfer_pins_take(struct cfs_transfer_pins *pins,
+					  const void *data, size_t len);
+/* All of them below @top; one that is too long there is left out, and told. */
+CFS_MUST_CHECK int cfs_transfer_pins_set(const struct cfs_transfer_pins *pins,
+					 struct cfs_store *store,
+					 const char *top,
+					 const struct cfs_verb_reply *reply);
+/* Takes that back. */
+void cfs_transfer_pins_unset(const struct cfs_transfer_pins *pins,
+			     struct cfs_store *store, const char *top);
+
+#endif
