@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "tests/unit/core_bed.h"
+#include "tests/unit/keys_bed.h"
 
 #define FILES  60
 #define CHUNKS 6 /* of a file, at most */
@@ -36,15 +36,6 @@ static inline size_t len_of(uint64_t chunk_seed)
 	return 2000 + (size_t)(chunk_seed * 2654435761u % 30000);
 }
 
-static inline void put(struct bed *b, const struct cfs_key *key,
-		       const struct cfs_buf *val)
-{
-	ck_assert_int_eq(
-		cfs_levels_put(cfs_store_levels(b->store), cfs_key_slice(key),
-			       (struct cfs_slice){val->data, val->len}),
-		0);
-}
-
 static inline void put_inode(struct bed *b, uint64_t ino, uint64_t size,
 			     const struct cfs_digest *map)
 {
@@ -53,27 +44,12 @@ static inline void put_inode(struct bed *b, uint64_t ino, uint64_t size,
 					  .nlink = 1,
 					  .size = size,
 					  .content = CFS_CONTENT_EXTENTS};
-	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
-	struct cfs_key key;
 
 	if (map) {
 		record.content = CFS_CONTENT_SEALED;
 		record.map = *map;
 	}
-	cfs_inode_encode(&record, &buf);
-	cfs_key_inode(&key, ino);
-	put(b, &key, &buf);
-}
-
-static inline void put_extent(struct bed *b, uint64_t ino,
-			      const struct cfs_extent *e)
-{
-	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
-	struct cfs_key key;
-
-	cfs_extent_encode(e, &buf);
-	cfs_key_extent(&key, ino, e->off);
-	put(b, &key, &buf);
+	bed_put_inode(b, &record);
 }
 
 /* Level 0, or two of level 0 under one of level 1. */
@@ -129,7 +105,7 @@ static inline void make_file(struct bed *b, uint64_t ino, const struct file *f)
 		bed_store_chunk(b, f->seeds[i], len, &e[i].digest);
 		off += len;
 		if (!f->sealed)
-			put_extent(b, ino, &e[i]);
+			bed_put_extent(b, ino, &e[i]);
 	}
 	if (f->sealed) {
 		map = put_maps(b, e, f->n, off, ino % 3 == 0);
@@ -259,7 +235,7 @@ static inline void refer(struct bed *b, uint64_t ino,
 
 	cfs_store_enter(b->store);
 	put_inode(b, ino, len, NULL);
-	put_extent(b, ino, &e);
+	bed_put_extent(b, ino, &e);
 	cfs_store_leave(b->store);
 }
 

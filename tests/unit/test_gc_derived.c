@@ -155,7 +155,7 @@ static struct cfs_digest save_pair(struct trouble *t, unsigned i, bool master)
 	store_bytes(t->b, master ? t->raw[i] : t->bytes[i], len, master ? 4 : 2,
 		    &e.digest);
 	put_inode(t->b, ino, len, NULL);
-	put_extent(t->b, ino, &e);
+	bed_put_extent(t->b, ino, &e);
 	cfs_store_leave(t->b->store);
 	return e.digest;
 }
