@@ -191,13 +191,17 @@ static void raise_file_limit(void)
 /*
  * Plans are made by many threads, from trees of tens of megabytes that go as
  * soon as a file is planned: few arenas, and what is large goes back at once.
+ * Chunks on their way into a store come and go all the time: twice what may be
+ * on the way stays, or every one would be paged in anew.
  */
-static void tune_malloc(void)
+static void tune_malloc(bool store)
 {
 #ifdef __GLIBC__
 	(void)mallopt(M_ARENA_MAX, 2);
 	(void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
-	(void)mallopt(M_TRIM_THRESHOLD, 16 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, store ? 128 << 20 : 16 << 20);
+#else
+	(void)store;
 #endif
 }
 
@@ -229,7 +233,7 @@ static int serve(const struct request *q, struct cfs_error *err)
 	int r;
 
 	raise_file_limit();
-	tune_malloc();
+	tune_malloc(q->is_store);
 	cfs_fuse_block_signals();
 #ifdef CFS_HAVE_STORE
 	if (q->is_store)
