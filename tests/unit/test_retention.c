@@ -1,0 +1,242 @@
+/* Which steps stay: prune's rules, pins, pointers put right after a crash. */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "fs/daemon/nstree.h"
+#include "fs/daemon/pins.h"
+#include "fs/daemon/prune_rules.h"
+#include "fs/daemon/steps.h"
+#include "store/map/source.h"
+#include "store/ns/ns.h"
+#include "store/util/buf.h"
+#include "tests/unit/control_bed.h"
+
+static bool pinned_2(void *arg, const char *name)
+{
+	(void)arg;
+	return !strcmp(name, "s2");
+}
+
+START_TEST(test_prune_rules)
+{
+	const int64_t hour = INT64_C(3600000000000), now = 1000 * hour;
+	struct cfs_steps_item items[] = {
+		{(char *)(uintptr_t) "best", -1, 1, true, "", 0},
+		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0},
+		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0},
+		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0},
+		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, "", 0},
+		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0},
+		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0},
+		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0},
+		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0},
+	};
+	struct cfs_steps steps = {CFS_ARRAY_SIZE(items), 0, items};
+	struct cfs_prune_rules rules = {.keep_last = 1,
+					.keep_every = 0,
+					.newer_than_ns = INT64_MAX,
+					.now_ns = now,
+					.pointer = "s11",
+					.settled = "s11",
+					.pinned = pinned_2};
+	static const bool last[] = {true,  false, true, false, true,
+				    false, true,  true, true};
+	const char *why[CFS_ARRAY_SIZE(items)];
+	size_t i;
+
+	cfs_prune_rules_apply(&rules, &steps, why);
+	for (i = 0; i < CFS_ARRAY_SIZE(items); i++)
+		ck_assert_msg(!!why[i] == last[i], "%s: %s", items[i].name,
+			      why[i] ? why[i] : "goes");
+	rules.keep_last = 0;
+	rules.keep_every = 3;
+	cfs_prune_rules_apply(&rules, &steps, why);
+	ck_assert_ptr_nonnull(why[3]);
+	ck_assert_ptr_null(why[5]);
+	ck_assert_ptr_nonnull(why[7]);
+	rules.keep_every = 0;
+	rules.newer_than_ns = now - 2 * hour;
+	cfs_prune_rules_apply(&rules, &steps, why);
+	ck_assert_ptr_null(why[3]);
+	ck_assert_ptr_nonnull(why[5]);
+	ck_assert_ptr_null(why[7]);
+}
+END_TEST
+
+/* ---- pins and pointers ---- */
+
+static int count_pin(void *arg, const char *path)
+{
+	(void)path;
+	++*(int *)arg;
+	return 0;
+}
+
+START_TEST(test_pins)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	struct cfs_error err = {""};
+	const char *path = new_store("s");
+	char store[PATH_MAX];
+	int n = 0;
+
+	snprintf(store, sizeof(store), "%s", path);
+	open_store(store, &o, &context);
+	import_golden(&context);
+	run_ok(&context, "pin", "{\"path\":\"run/" STEP "\"}");
+	ck_assert_int_eq(
+		run_verb(&context, "pin", "{\"path\":\"run/x\"}", NULL, &err),
+		-ENOENT);
+	ck_assert_int_eq(run_verb(&context, "pin", "{\"path\":\"run/../run\"}",
+				  NULL, &err),
+			 -EINVAL);
+	ck_assert_int_eq(cfs_opened_close(&o), 0);
+	open_store(store, &o, &context); /* it is durable */
+	ck_assert_int_eq(cfs_pins_has(o.store, "run/" STEP), 1);
+	ck_assert_int_eq(cfs_pins_each(o.store, count_pin, &n), 0);
+	ck_assert_int_eq(n, 1);
+	run_ok(&context, "pin", "{\"path\":\"run/" STEP "\",\"unpin\":true}");
+	ck_assert_int_eq(cfs_pins_has(o.store, "run/" STEP), 0);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
+static void write_text(struct cfs_ns *ns, const char *path, const char *text)
+{
+	struct cfs_ns_file *file;
+	struct stat st;
+
+	ck_assert_int_eq(cfs_ns_walk(ns, path, &st), 0);
+	ck_assert_int_eq(
+		cfs_ns_open_file(ns, st.st_ino, O_WRONLY | O_TRUNC, &file), 0);
+	ck_assert_int_eq(cfs_ns_pwrite(file, text, strlen(text), 0),
+			 (ssize_t)strlen(text));
+	cfs_ns_close_file(file);
+}
+
+static void check_pointer(struct cfs_opened *o, const char *want)
+{
+	char name[256];
+
+	ck_assert_int_eq(cfs_steps_pointer(o->source, "run", name), 1);
+	ck_assert_str_eq(name, want);
+}
+
+static void remove_a_file(struct cfs_ns *ns, const char *step)
+{
+	_cleanup_(cfs_nstree_names_free) struct cfs_nstree_names names = {0};
+	struct stat st;
+	size_t i;
+
+	ck_assert_int_eq(cfs_ns_walk(ns, step, &st), 0);
+	ck_assert_int_eq(cfs_nstree_list(ns, st.st_ino, &names), 0);
+	for (i = 0; i < names.n; i++)
+		if (strstr(names.list[i].name, "optim_states"))
+			break;
+	ck_assert_uint_lt(i, names.n);
+	ck_assert_int_eq(cfs_ns_unlink(ns, st.st_ino, names.list[i].name), 0);
+}
+
+START_TEST(test_recover_pointers)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char name[256];
+
+	open_store(new_store("s"), &o, &context);
+	import_golden(&context);
+	run_ok(&context, "import",
+	       "{\"path\":\"run\",\"sources\":[{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step3\"},{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step9\"}]}");
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_pointer(&o, STEP); /* whole: it stays */
+	remove_a_file(o.ns, "run/" STEP);
+	ck_assert_int_eq(cfs_steps_resolve(o.source, "run", name), 1);
+	ck_assert_str_eq(name, "global_step3");
+	check_pointer(&o, STEP);
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_pointer(&o, "global_step3"); /* before it, not global_step9 */
+	/* nothing whole before it: left alone, but a load gets what there is */
+	remove_a_file(o.ns, "run/global_step3");
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_pointer(&o, "global_step3");
+	ck_assert_int_eq(cfs_steps_resolve(o.source, "run", name), 1);
+	ck_assert_str_eq(name, "global_step9");
+	/* a pointer that is none */
+	write_text(o.ns, "run/latest", "../" STEP "\n");
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	ck_assert_int_eq(cfs_steps_pointer(o.source, "run", name), 0);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
+static void put_file(const char *dir, const char *name, const char *text)
+{
+	char path[PATH_MAX];
+	FILE *f;
+
+	ck_assert(mkdir(dir, 0755) == 0 || errno == EEXIST);
+	ck_assert_int_lt(snprintf(path, sizeof(path), "%s/%s", dir, name),
+			 (int)sizeof(path));
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_ge(fputs(text, f), 0);
+	ck_assert_int_eq(fclose(f), 0);
+}
+
+static void check_text(struct cfs_opened *o, const char *path, const char *want)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+
+	ck_assert_int_eq(cfs_source_read_small(o->source, path, 100, &text), 0);
+	ck_assert_str_eq(cfs_buf_str(&text), want);
+}
+
+/* Megatron's pointer is a number; it counts where there is no `latest`. */
+START_TEST(test_recover_a_number)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char run[200], step[250], rank[300], arguments[400];
+	int n;
+
+	ck_assert_int_lt(snprintf(run, sizeof(run), "%s", below("megatron")),
+			 (int)sizeof(run));
+	put_file(run, "latest_checkpointed_iteration.txt", "2");
+	for (n = 1; n <= 2; n++) {
+		(void)snprintf(step, sizeof(step), "%s/iter_%07d", run, n);
+		(void)snprintf(rank, sizeof(rank), "%s/mp_rank_00", step);
+		put_file(step, "common.pt", "");
+		put_file(rank, n == 1 ? "model_optim_rng.pt" : "other", "x");
+	}
+	open_store(new_store("s"), &o, &context);
+	(void)snprintf(arguments, sizeof(arguments),
+		       "{\"path\":\"\",\"sources\":[{\"path\":\"%s\","
+		       "\"name\":\"run\"}]}",
+		       run);
+	run_ok(&context, "import", arguments);
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_text(&o, "run/latest_checkpointed_iteration.txt", "1");
+	ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+	check_text(&o, "run/latest_checkpointed_iteration.txt", "1");
+	cfs_opened_closep(&o);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("retention");
+	TCase *t = tcase_create("retention");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, test_prune_rules);
+	tcase_add_test(t, test_pins);
+	tcase_add_test(t, test_recover_pointers);
+	tcase_add_test(t, test_recover_a_number);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+TEST_MAIN(suite)
