@@ -100,6 +100,7 @@ static int scrub(struct cfs_verb_context *context, const cJSON *arguments,
 	cfs_verb_put_u64(result, "bytes", s.bytes);
 	cfs_verb_put_u64(result, "damaged", s.damaged);
 	cfs_verb_put_u64(result, "missing", s.missing);
+	cfs_verb_put_u64(result, "files", s.files);
 	return 0;
 }
 
@@ -122,6 +123,7 @@ static int fsck(struct cfs_verb_context *context, const cJSON *arguments,
 	cfs_verb_put_u64(result, "maps", f.maps);
 	cfs_verb_put_u64(result, "chunks", f.chunks);
 	cfs_verb_put_u64(result, "problems", f.problems);
+	cfs_verb_put_u64(result, "files", f.files);
 	return 0;
 }
 

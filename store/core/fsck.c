@@ -6,8 +6,6 @@
 #include "store/core/fsck_internal.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -17,23 +15,6 @@
 
 #define PROGRESS_KEYS 1024u
 #define OPEN_TRIES    100
-
-void cfs_fsck_problem(struct cfs_fsck *f, const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	f->result.problems++;
-	if (!f->control || !f->control->finding)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	for (char *p = text; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?'; /* names may hold anything: one line */
-	f->control->finding(f->control->arg, text);
-}
 
 static int tell(struct cfs_fsck *f)
 {
@@ -238,7 +219,8 @@ static void check_extent(struct cfs_fsck *f, struct cfs_slice key,
 				 (unsigned long long)off);
 	*last_ino = ino;
 	*last_end = off + e.len;
-	cfs_fsck_extent(f, ino, &e);
+	if (!cfs_fsck_extent(f, ino, &e))
+		cfs_fsck_affected(f, ino);
 }
 
 static int check_extents(struct cfs_fsck *f)
@@ -337,7 +319,16 @@ static int check_all(struct cfs_fsck *f)
 		r = steps[i](f);
 	if (r == 0)
 		cfs_fsck_links(f);
+	if (r == 0)
+		cfs_fsck_files_end(f);
 	return r;
+}
+
+static void fini(struct cfs_fsck *f)
+{
+	close_all(f);
+	cfs_fsck_objects_fini(f);
+	free(f->inodes);
 }
 
 int cfs_store_fsck(struct cfs_store *store,
@@ -350,9 +341,7 @@ int cfs_store_fsck(struct cfs_store *store,
 	if (r < 0) /* what was durable before can be checked all the same */
 		(void)cfs_log_err(r, "fsck: the newest changes are not in it");
 	r = check_all(&f);
-	close_all(&f);
-	cfs_fsck_objects_fini(&f);
-	free(f.inodes);
+	fini(&f);
 	if (r == -ECANCELED)
 		return r;
 	if (r < 0)
@@ -360,4 +349,37 @@ int cfs_store_fsck(struct cfs_store *store,
 				strerror(-r));
 	*result_out = f.result;
 	return 0;
+}
+
+int cfs_fsck_content(struct cfs_store *store,
+		     const struct cfs_job_control *control,
+		     const struct cfs_fsck_bad *bad, uint64_t *missing_out,
+		     uint64_t *files_out)
+{
+	struct cfs_fsck f = {.store = store,
+			     .control = control,
+			     .what = "",
+			     .content_only = true};
+	int r = cfs_store_commit(store);
+
+	if (r < 0) /* what was durable before can be checked all the same */
+		(void)cfs_log_err(r, "scrub: the newest changes are not in it");
+	r = open_all(&f);
+	if (r == 0)
+		r = cfs_fsck_load_objects(&f);
+	if (r == 0) {
+		cfs_fsck_mark_bad(&f, bad);
+		r = check_inodes(&f);
+	}
+	if (r == 0)
+		r = check_extents(&f);
+	if (r == 0 && f.affected)
+		r = cfs_fsck_names(&f);
+	if (r == 0) {
+		cfs_fsck_files_end(&f);
+		*missing_out = f.missing;
+		*files_out = f.result.files;
+	}
+	fini(&f);
+	return r;
 }

@@ -10,6 +10,7 @@ struct cfs_fsck_inode { /* from its record, and what was found of it */
 	uint32_t names, subdirs;
 	enum cfs_content_kind content;
 	bool orphan;
+	bool affected;	 /* not all of its content is there */
 	uint8_t reached; /* fsck_names.c */
 };
 
@@ -18,6 +19,7 @@ struct cfs_fsck_object { /* what is needed of a `c` or `m` key */
 	uint32_t raw_len;
 	bool derived; /* or of a length that could be */
 	bool seen;    /* a map, or such a chunk, that was looked into */
+	bool bad;     /* so is whatever refers to it */
 };
 struct cfs_fsck_objects { /* ascending, as its keys are */
 	struct cfs_fsck_object *v;
@@ -35,18 +37,18 @@ struct cfs_fsck {
 	struct cfs_index_iter *iters[CFS_FSCK_N];
 	uint64_t keys; /* looked at, for progress */
 	const char *what;
+	bool content_only; /* scrub's: not the names, nor the counts */
 
 	struct cfs_fsck_inode *inodes; /* ascending */
 	size_t n_inodes, inodes_cap;
 	struct cfs_fsck_objects chunks, maps;
 	uint64_t cookie_max;
+	uint64_t missing;  /* of problems: objects */
+	uint64_t affected; /* inodes */
 };
 
 /* ---- fsck.c ---- */
 
-/* Something is wrong: tells it and counts it. */
-void cfs_fsck_problem(struct cfs_fsck *f, const char *fmt, ...)
-	CFS_PRINTF(2, 3);
 /* The next pair of @class: 1, 0 at the end, -ECANCELED, or an error. */
 int cfs_fsck_next(struct cfs_fsck *f, char class, struct cfs_slice *key,
 		  struct cfs_slice *val);
@@ -57,12 +59,43 @@ struct cfs_fsck_inode *cfs_fsck_inode(struct cfs_fsck *f, uint64_t ino);
 int cfs_fsck_names(struct cfs_fsck *f);
 void cfs_fsck_links(struct cfs_fsck *f);
 
+/* ---- fsck_files.c: what is said, and of which files ---- */
+
+/* Something is wrong: tells it and counts it. */
+void cfs_fsck_problem(struct cfs_fsck *f, const char *fmt, ...)
+	CFS_PRINTF(2, 3);
+/* The same of an object that is referred to. */
+void cfs_fsck_missing(struct cfs_fsck *f, const char *fmt, ...)
+	CFS_PRINTF(2, 3);
+void cfs_fsck_affected(struct cfs_fsck *f, uint64_t ino);
+/* The name of an inode that is affected: told, as a path. */
+int cfs_fsck_file(struct cfs_fsck *f, uint64_t dir, const char *name,
+		  size_t len);
+/* How many more there are than were told. */
+void cfs_fsck_files_end(struct cfs_fsck *f);
+
+/* Objects that scrub found damaged. */
+struct cfs_fsck_bad {
+	struct cfs_digest *v[2]; /* chunks, maps */
+	size_t n[2], cap[2];
+};
+CFS_MUST_CHECK int cfs_fsck_bad_add(struct cfs_fsck_bad *bad, bool is_map,
+				    const struct cfs_digest *digest);
+void cfs_fsck_bad_fini(struct cfs_fsck_bad *bad);
+/* Tells what files refer to and is not there, then which files that and @bad
+ * affects. */
+CFS_MUST_CHECK int cfs_fsck_content(struct cfs_store *store,
+				    const struct cfs_job_control *control,
+				    const struct cfs_fsck_bad *bad,
+				    uint64_t *missing_out, uint64_t *files_out);
+
 /* ---- fsck_objects.c: chunks and maps ---- */
 
 int cfs_fsck_load_objects(struct cfs_fsck *f);
 void cfs_fsck_objects_fini(struct cfs_fsck *f);
-/* @e: of a file; it is there, whole. */
-void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
+void cfs_fsck_mark_bad(struct cfs_fsck *f, const struct cfs_fsck_bad *bad);
+/* @e: of a file; it is there, whole: else false. */
+bool cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 		     const struct cfs_extent *e);
 int cfs_fsck_map(struct cfs_fsck *f, uint64_t ino,
 		 const struct cfs_digest *digest);

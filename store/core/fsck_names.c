@@ -119,8 +119,8 @@ static int add_entry(struct directory *d, uint64_t cookie, const char *name,
 
 /* ---- one name ---- */
 
-static void check_target(struct cfs_fsck *f, uint64_t dir, const char *name,
-			 size_t len, const struct cfs_dirent_value *v)
+static int check_target(struct cfs_fsck *f, uint64_t dir, const char *name,
+			size_t len, const struct cfs_dirent_value *v)
 {
 	struct cfs_fsck_inode *inode = cfs_fsck_inode(f, v->ino);
 	struct cfs_fsck_inode *parent = cfs_fsck_inode(f, dir);
@@ -134,7 +134,7 @@ static void check_target(struct cfs_fsck *f, uint64_t dir, const char *name,
 				 "directory %llu: %.*s leads to inode %llu, "
 				 "which is missing",
 				 (ull)dir, (int)len, name, (ull)v->ino);
-		return;
+		return 0;
 	}
 	inode->names++;
 	if (is_dir && parent)
@@ -150,6 +150,7 @@ static void check_target(struct cfs_fsck *f, uint64_t dir, const char *name,
 				 "is in %llu",
 				 (ull)v->ino, (int)len, name, (ull)dir,
 				 (ull)inode->parent);
+	return inode->affected ? cfs_fsck_file(f, dir, name, len) : 0;
 }
 
 static int check_name(struct cfs_fsck *f, struct cfs_slice key,
@@ -178,8 +179,8 @@ static int check_name(struct cfs_fsck *f, struct cfs_slice key,
 				 (int)len, name);
 		return 0;
 	}
-	check_target(f, dir, name, len, &v);
-	return add_entry(d, v.cookie, name, len);
+	r = check_target(f, dir, name, len, &v);
+	return r < 0 ? r : add_entry(d, v.cookie, name, len);
 }
 
 int cfs_fsck_names(struct cfs_fsck *f)

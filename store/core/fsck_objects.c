@@ -108,38 +108,53 @@ void cfs_fsck_objects_fini(struct cfs_fsck *f)
 	free(f->maps.v);
 }
 
+void cfs_fsck_mark_bad(struct cfs_fsck *f, const struct cfs_fsck_bad *bad)
+{
+	for (int is_map = 0; is_map < 2; is_map++)
+		for (size_t i = 0; i < bad->n[is_map]; i++) {
+			struct cfs_fsck_object *o =
+				find(is_map ? &f->maps : &f->chunks,
+				     &bad->v[is_map][i]);
+
+			if (o)
+				o->bad = o->seen = true;
+		}
+}
+
 /* A derived chunk is there if its parts are, too. */
-static void check_parts(struct cfs_fsck *f, const struct cfs_digest *digest)
+static bool check_parts(struct cfs_fsck *f, const struct cfs_digest *digest)
 {
 	_cleanup_(cfs_freep) struct cfs_chunk_head *head = NULL;
 	struct cfs_object_value where;
 	char hex[CFS_DIGEST_HEX], part[CFS_DIGEST_HEX];
 	uint32_t raw_len;
+	bool whole = true;
 	int r = cfs_object_chunk_head(f->store, digest, &where, &head);
 
 	if (r == -ENOENT &&
 	    cfs_object_locate(f->store, false, digest, &where) == -ENOENT)
-		return; /* gc took it away meanwhile */
+		return true; /* gc took it away meanwhile */
 	if (r < 0) {
-		cfs_fsck_problem(f, "chunk %s cannot be read",
+		cfs_fsck_missing(f, "chunk %s cannot be read",
 				 cfs_digest_hex(digest, hex));
-		return;
+		return false;
 	}
 	for (uint32_t i = 0; i < head->n_parts; i++) {
 		const struct cfs_digest *d = &head->parts[i].digest;
 
-		if (!find(&f->chunks, d) &&
-		    find_late(f, false, d, &raw_len) <= 0)
-			cfs_fsck_problem(
-				f,
-				"chunk %s is derived from chunk %s, which is "
-				"missing",
-				cfs_digest_hex(digest, hex),
-				cfs_digest_hex(d, part));
+		if (find(&f->chunks, d) || find_late(f, false, d, &raw_len) > 0)
+			continue;
+		whole = false;
+		cfs_fsck_missing(f,
+				 "chunk %s is derived from chunk %s, which is "
+				 "missing",
+				 cfs_digest_hex(digest, hex),
+				 cfs_digest_hex(d, part));
 	}
+	return whole;
 }
 
-void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
+bool cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 		     const struct cfs_extent *e)
 {
 	struct cfs_fsck_object *o = find(&f->chunks, &e->digest);
@@ -149,13 +164,13 @@ void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 
 	f->result.extents++;
 	if (r <= 0)
-		cfs_fsck_problem(f, "inode %llu at %llu: chunk %s %s",
+		cfs_fsck_missing(f, "inode %llu at %llu: chunk %s %s",
 				 (unsigned long long)ino,
 				 (unsigned long long)e->off,
 				 cfs_digest_hex(&e->digest, hex),
 				 r ? "cannot be looked up" : "is missing");
 	else if (raw_len != e->chunk_len)
-		cfs_fsck_problem(
+		cfs_fsck_missing(
 			f,
 			"inode %llu at %llu: chunk %s has %u bytes "
 			"instead of %u",
@@ -163,20 +178,25 @@ void cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 			cfs_digest_hex(&e->digest, hex), raw_len, e->chunk_len);
 	if (o && o->derived && !o->seen) {
 		o->seen = true;
-		check_parts(f, &e->digest);
+		o->bad = !check_parts(f, &e->digest);
 	}
+	return r > 0 && raw_len == e->chunk_len && !(o && o->bad);
 }
 
-/* A map that nothing has shown yet: 1 and its content, 0: nothing to be looked
- * into (any more, or with a problem told). */
+/*
+ * The content of a map: 1; 0: there is nothing to look into, @bad_out saying
+ * why (it was told, now or when it was seen first).
+ */
 static int get(struct cfs_fsck *f, uint64_t ino,
-	       const struct cfs_digest *digest, struct cfs_content_map *out)
+	       const struct cfs_digest *digest, struct cfs_content_map *out,
+	       bool *bad_out)
 {
 	struct cfs_fsck_object *o = find(&f->maps, digest);
 	struct cfs_object_value v;
 	char hex[CFS_DIGEST_HEX];
 	int r;
 
+	*bad_out = o && o->bad;
 	if (o && o->seen)
 		return 0;
 	if (o)
@@ -188,38 +208,54 @@ static int get(struct cfs_fsck *f, uint64_t ino,
 	if (o && r == -ENOENT &&
 	    cfs_object_locate(f->store, true, digest, &v) == -ENOENT)
 		return 0;
-	cfs_fsck_problem(f, "inode %llu: map %s: %s", (unsigned long long)ino,
+	*bad_out = true;
+	cfs_fsck_missing(f, "inode %llu: map %s: %s", (unsigned long long)ino,
 			 cfs_digest_hex(digest, hex),
 			 r == -ENOENT ? "missing" : strerror(-r));
 	return 0;
 }
 
-static void check_leaf(struct cfs_fsck *f, uint64_t ino,
+/* What it leads to was looked at: others refer to it, too. */
+static void note(struct cfs_fsck *f, const struct cfs_digest *digest, bool bad)
+{
+	struct cfs_fsck_object *o = find(&f->maps, digest);
+
+	if (o && bad)
+		o->bad = true;
+}
+
+/* Is all of it there? */
+static bool check_leaf(struct cfs_fsck *f, uint64_t ino,
 		       const struct cfs_content_map *map, uint64_t base)
 {
+	bool whole = true;
+
 	for (size_t i = 0; i < map->count; i++) {
 		struct cfs_extent e = map->extents[i];
 
 		e.off += base;
-		cfs_fsck_extent(f, ino, &e);
+		whole &= cfs_fsck_extent(f, ino, &e);
 	}
+	return whole;
 }
 
 static int check_child(struct cfs_fsck *f, uint64_t ino,
-		       const struct cfs_map_child *child)
+		       const struct cfs_map_child *child, bool *bad_out)
 {
 	_cleanup_(cfs_content_map_fini) struct cfs_content_map map = {0};
 	char hex[CFS_DIGEST_HEX];
-	int r = get(f, ino, &child->digest, &map);
+	int r = get(f, ino, &child->digest, &map, bad_out);
 
 	if (r <= 0)
 		return r;
-	if (map.level != 0 || map.size != child->len)
-		cfs_fsck_problem(f, "inode %llu: map %s is not what it is for",
+	*bad_out = map.level != 0 || map.size != child->len;
+	if (*bad_out)
+		cfs_fsck_missing(f, "inode %llu: map %s is not what it is for",
 				 (unsigned long long)ino,
 				 cfs_digest_hex(&child->digest, hex));
 	else
-		check_leaf(f, ino, &map, child->off);
+		*bad_out = !check_leaf(f, ino, &map, child->off);
+	note(f, &child->digest, *bad_out);
 	return 0;
 }
 
@@ -227,16 +263,22 @@ int cfs_fsck_map(struct cfs_fsck *f, uint64_t ino,
 		 const struct cfs_digest *digest)
 {
 	_cleanup_(cfs_content_map_fini) struct cfs_content_map map = {0};
-	int r = get(f, ino, digest, &map);
+	bool bad, child_bad;
+	int r = get(f, ino, digest, &map, &bad);
 
-	if (r <= 0)
-		return r;
-	if (map.level == 0)
-		check_leaf(f, ino, &map, 0);
-	for (size_t i = 0; map.level == 1 && i < map.count; i++) {
-		r = check_child(f, ino, &map.children[i]);
-		if (r < 0)
-			return r;
+	if (r > 0 && map.level == 0)
+		bad = !check_leaf(f, ino, &map, 0);
+	for (size_t i = 0; r > 0 && map.level == 1 && i < map.count; i++) {
+		int c = check_child(f, ino, &map.children[i], &child_bad);
+
+		if (c < 0)
+			return c;
+		bad |= child_bad;
 	}
+	if (r < 0)
+		return r;
+	note(f, digest, bad);
+	if (bad)
+		cfs_fsck_affected(f, ino);
 	return 0;
 }

@@ -3,10 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 #include "store/util/error.h"
 #include "store/util/log.h"
@@ -14,7 +12,6 @@
 #define CACHE_BYTES	(256u << 20)
 #define IN_FLIGHT_BYTES (64u << 20)
 #define SLAB_BYTES	(4u << 20) /* room is asked for in such steps */
-#define INDEX_ROOM	(8u << 20) /* that RocksDB should find free */
 
 static void take_options(struct cfs_store *s, const struct cfs_store_options *o)
 {
@@ -76,160 +73,7 @@ static void store_freep(struct cfs_store **s)
 		store_free(*s);
 }
 
-/* ---- the index ---- */
-
-static int remove_one(const char *path, const struct stat *st, int type,
-		      struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path) < 0 ? -errno : 0;
-}
-
-static int index_path(const struct cfs_store *s, char *out, size_t size)
-{
-	int n = snprintf(out, size, "%s/index", s->path);
-
-	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
-}
-
-static int index_delete(const char *path)
-{
-	int r = nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-
-	return r < 0 && errno == ENOENT ? 0 : r;
-}
-
-static bool has_room(const struct cfs_store *s)
-{
-	struct statvfs st;
-
-	return statvfs(s->path, &st) < 0 ||
-	       (uint64_t)st.f_bavail * st.f_frsize >= INDEX_ROOM;
-}
-
-static int index_open_in_memory(struct cfs_store *s)
-{
-	s->index = cfs_index_mem_new();
-	s->index_in_memory = true;
-	return s->index ? 0 : -ENOMEM;
-}
-
-/* Where there is no room for what opening it writes, it is made anew in memory
- * for this time: a full disk must open, or nothing could be deleted. */
-static int index_open_at(struct cfs_store *s, const char *path,
-			 struct cfs_error *err)
-{
-	struct cfs_error own = {""};
-	int r = -ENOSPC;
-
-	if (s->untouched)
-		return index_open_in_memory(s);
-	if (has_room(s))
-		r = cfs_index_rocksdb_open(path, &s->index, &own);
-	if (r != -ENOSPC && r != -EDQUOT)
-		return r < 0 ? cfs_fail(err, r, "%s", own.text) : 0;
-	cfs_log(CFS_LOG_WARN,
-		"store %s: the disk has no room for the index, which is kept "
-		"in memory until the next opening",
-		s->path);
-	return index_open_in_memory(s);
-}
-
-/* A damaged one is as good as none. */
-static int index_open(struct cfs_store *s, struct cfs_error *err)
-{
-	char path[4096];
-	int r = index_path(s, path, sizeof(path));
-
-	if (r < 0)
-		return cfs_fail(err, r, "%s: path too long", s->path);
-	r = index_open_at(s, path, err);
-	if (r != -EBADMSG)
-		return r;
-	cfs_log(CFS_LOG_WARN, "store %s: the index is damaged; rebuilding",
-		s->path);
-	r = index_delete(path);
-	if (r < 0)
-		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
-				strerror(-r));
-	return index_open_at(s, path, err);
-}
-
-/* Every key one by one: an index that was handed in. */
-static int index_empty(struct cfs_index *index)
-{
-	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	_cleanup_(cfs_index_iter_freep) struct cfs_index_iter *it = NULL;
-	static const struct cfs_slice all = {"", 0};
-	struct cfs_slice key, val;
-	int r;
-
-	r = index->ops->iter_new(index, all, all, &it);
-	if (r < 0)
-		return r;
-	while ((r = it->ops->next(it, &key, &val)) > 0)
-		cfs_batch_del(&batch, key);
-	if (r == 0 && batch.bytes.failed)
-		r = -ENOMEM;
-	if (r == 0 && batch.count)
-		r = index->ops->commit(index, &batch);
-	return r;
-}
-
-static int index_renew(struct cfs_store *s, struct cfs_error *err)
-{
-	char path[4096];
-	int r;
-
-	if (s->dirfd < 0 || s->index_in_memory)
-		return index_empty(s->index);
-	r = index_path(s, path, sizeof(path));
-	if (r < 0)
-		return r;
-	cfs_index_close(cfs_steal(s->index));
-	r = index_delete(path);
-	if (r < 0)
-		return cfs_fail(err, r, "%s cannot be deleted: %s", path,
-				strerror(-r));
-	return index_open_at(s, path, err);
-}
-
-static int rebuild(struct cfs_store *s, struct cfs_recovered *found,
-		   struct cfs_error *err)
-{
-	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	struct cfs_applied a;
-	int r;
-
-	r = index_renew(s, err);
-	if (r == 0)
-		r = cfs_replay(s, true, found, err);
-	if (r == 0)
-		r = cfs_rebuild_objects(s, found->end, err);
-	if (r < 0 || !found->group || !s->index)
-		return r;
-	a = (struct cfs_applied){found->group, found->end, found->digest};
-	cfs_applied_put(&batch, &a);
-	if (batch.bytes.failed)
-		return -ENOMEM;
-	return s->index->ops->commit(s->index, &batch);
-}
-
-/* The last group that the index has; 0: none. */
-static uint64_t index_group(const struct cfs_store *s)
-{
-	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
-	struct cfs_applied a;
-	struct cfs_key key;
-
-	cfs_key_applied(&key);
-	if (s->index->ops->get(s->index, cfs_key_slice(&key), &buf) < 0 ||
-	    cfs_applied_decode(buf.data, buf.len, &a) < 0)
-		return 0;
-	return a.group;
-}
+/* ---- recovery ---- */
 
 /* The index gets what is synced only: a log that has less was damaged, or is
  * an older copy.  What is left is a state that it had, but not the last. */
@@ -250,13 +94,13 @@ static int recover(struct cfs_store *s, struct cfs_error *err)
 {
 	struct cfs_recovered found = {.clean = true};
 	struct cfs_error own = {""};
-	uint64_t had = index_group(s);
+	uint64_t had = cfs_openindex_group(s);
 	int r;
 
 	r = cfs_replay(s, false, &found, &own);
 	if (r == -ESTALE) {
 		memset(own.text, 0, sizeof(own.text));
-		r = rebuild(s, &found, &own);
+		r = cfs_openindex_renew(s, &found, &own);
 		if (r == 0)
 			tell_older(s, had, &found);
 	}
@@ -328,7 +172,7 @@ int cfs_store_open(const char *path, const struct cfs_store_options *options,
 	if (r == 0)
 		r = cfs_engine_dir_open(s->dirfd, &s->engine, err);
 	if (r == 0)
-		r = index_open(s, err);
+		r = cfs_openindex(s, err);
 	if (r == 0)
 		r = open_rest(s, err);
 	if (r < 0)

@@ -320,6 +320,7 @@ static int finish(struct replay *rp, const struct cfs_scan_end *end,
 	*out = (struct cfs_recovered){
 		.end = rp->tip.end,
 		.snapshot = rp->tip.snapshot,
+		.from = cfs_tip_from(&rp->tip),
 		.group = rp->tip.number,
 		.digest = rp->tip.digest,
 		.clean = !torn && !rp->broken && !rp->trailing &&

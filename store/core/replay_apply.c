@@ -114,7 +114,8 @@ static int apply_batches(struct replay *rp, struct cfs_batch *batch)
 int cfs_replay_apply(struct replay *rp)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
-	struct cfs_applied a = {rp->tip.number, rp->tip.end, rp->tip.digest};
+	struct cfs_applied a = {rp->tip.number, cfs_tip_from(&rp->tip),
+				rp->tip.digest};
 	size_t i;
 	int r;
 

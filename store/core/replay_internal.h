@@ -39,6 +39,19 @@ struct replay {
 	struct cfs_seen_list tip_batches, tip_objects;
 };
 
+/* Where the next replay must begin to meet the tip again: before its GROUP
+ * record, or an index that has it could not be told from one of another log. */
+static inline struct cfs_position cfs_tip_from(const struct cfs_tip *tip)
+{
+	struct cfs_position at = tip->end;
+
+	if (tip->flags & CFS_GROUP_SNAPSHOT)
+		return tip->snapshot;
+	if (at.pack)
+		at.off -= CFS_RECORD_HEAD_BYTES + CFS_GROUP_BYTES;
+	return at;
+}
+
 /* ---- replay_apply.c ---- */
 
 CFS_MUST_CHECK int cfs_seen_push(struct cfs_seen_list *list,

@@ -1,9 +1,10 @@
 /*
  * scrub: reads every object and checks its digest.  Keys are taken in portions
  * and each portion is read in the order of the packs.  Before that, the log's
- * own records: while the index is whole nobody else reads them.
+ * own records: while the index is whole nobody else reads them.  After it, what
+ * files refer to: an index that was made without a pack has no keys for it.
  */
-#include "store/core/store_internal.h"
+#include "store/core/fsck_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct scrub {
 	struct item *items;
 	size_t n;
 	struct cfs_buf stored, raw;
+	struct cfs_fsck_bad bad;
 };
 
 static int tell(struct scrub *s)
@@ -42,7 +44,22 @@ static int tell(struct scrub *s)
 		       : -ECANCELED;
 }
 
-static void found(struct scrub *s, const struct item *item, int r)
+/* Where a pack was cut, what it held is not damaged but gone. */
+static const char *why(struct scrub *s, const struct item *item, int r)
+{
+	struct cfs_engine *engine = cfs_packs_engine(s->store->packs);
+	const struct cfs_object_value *v = &item->place;
+	uint64_t size;
+
+	if (r == -ENOENT)
+		return "the pack is missing";
+	if (engine->ops->size(engine, cfs_object_place(v).pack, &size) == 0 &&
+	    size < (uint64_t)v->off + v->stored_len)
+		return "the pack is cut short";
+	return r == -EBADMSG ? "damaged" : strerror(-r);
+}
+
+static int found(struct scrub *s, const struct item *item, int r)
 {
 	const struct cfs_job_control *c = s->control;
 	char hex[CFS_DIGEST_HEX], text[256];
@@ -54,15 +71,13 @@ static void found(struct scrub *s, const struct item *item, int r)
 	if (r == -EBADMSG || r == -EIO)
 		cfs_doubt_add(s->store, s->is_map, &item->digest);
 	if (!c || !c->finding)
-		return;
+		return cfs_fsck_bad_add(&s->bad, s->is_map, &item->digest);
 	(void)snprintf(text, sizeof(text), "%s %s in pack %04x/%08x at %u: %s",
 		       s->is_map ? "map" : "chunk",
 		       cfs_digest_hex(&item->digest, hex), item->place.lane,
-		       item->place.pack, item->place.off,
-		       r == -ENOENT    ? "the pack is missing"
-		       : r == -EBADMSG ? "damaged"
-				       : strerror(-r));
+		       item->place.pack, item->place.off, why(s, item, r));
 	c->finding(c->arg, text);
+	return cfs_fsck_bad_add(&s->bad, s->is_map, &item->digest);
 }
 
 /* ---- the log ---- */
@@ -186,7 +201,9 @@ static int check_item(struct scrub *s, struct item *item)
 					&item->place);
 		if (now == -ENOENT)
 			return 0; /* gc took it away meanwhile */
-		found(s, item, r);
+		r = found(s, item, r);
+		if (r < 0)
+			return r;
 	}
 	if (s->is_map)
 		s->result.maps++;
@@ -286,6 +303,16 @@ static int scrub(struct scrub *s)
 	return r == 0 ? tell(s) : r;
 }
 
+static int check_files(struct scrub *s)
+{
+	uint64_t missing = 0;
+	int r = cfs_fsck_content(s->store, s->control, &s->bad, &missing,
+				 &s->result.files);
+
+	s->result.missing += missing;
+	return r;
+}
+
 int cfs_store_scrub(struct cfs_store *store,
 		    const struct cfs_job_control *control,
 		    struct cfs_scrub_result *result_out, struct cfs_error *err)
@@ -296,7 +323,10 @@ int cfs_store_scrub(struct cfs_store *store,
 	s.items = malloc(PORTION * sizeof(*s.items));
 	if (s.items)
 		r = scrub(&s);
+	if (r == 0)
+		r = check_files(&s);
 	free(s.items);
+	cfs_fsck_bad_fini(&s.bad);
 	cfs_buf_free(&s.stored);
 	cfs_buf_free(&s.raw);
 	if (r == -ECANCELED)

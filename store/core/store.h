@@ -240,19 +240,24 @@ CFS_MUST_CHECK int cfs_store_gc(struct cfs_store *store,
 struct cfs_scrub_result {
 	uint64_t chunks, maps, bytes, damaged, missing;
 	uint64_t log_damaged; /* of damaged: records that are no objects */
+	uint64_t files;	      /* names whose content is affected */
 };
 /* Every record of the log that a rebuild needs (damage there makes a fresh
  * snapshot, so that it is not needed any more), then every digest of every
- * object; findings name chunk and pack.  0 also with findings. */
+ * object, then whether all that files refer to is there; findings name chunk
+ * and pack, and in the end the files ("file run/x is affected"), the first 100
+ * of them.  0 also with findings. */
 CFS_MUST_CHECK int cfs_store_scrub(struct cfs_store *store,
 				   const struct cfs_job_control *control,
 				   struct cfs_scrub_result *result_out,
 				   struct cfs_error *err);
 struct cfs_fsck_result {
 	uint64_t inodes, dirents, extents, maps, chunks, problems;
+	uint64_t files; /* names whose content is affected */
 };
 /* The namespace in itself: names lead to inodes and back, counts agree, every
- * chunk and map referred to is there (not read: that is scrub). */
+ * chunk and map referred to is there (not read: that is scrub).  Files are
+ * named as scrub does. */
 CFS_MUST_CHECK int cfs_store_fsck(struct cfs_store *store,
 				  const struct cfs_job_control *control,
 				  struct cfs_fsck_result *result_out,

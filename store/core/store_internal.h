@@ -156,10 +156,21 @@ void cfs_config_fini(struct cfs_store_config *config);
 int cfs_lock_take(int dirfd, const char *path, int *fd_out, bool *shared_out,
 		  struct cfs_error *err);
 
+/* ---- openindex.c ---- */
+
+struct cfs_recovered;
+int cfs_openindex(struct cfs_store *store, struct cfs_error *err);
+/* Made of the log alone; after a failure the one there was is still there. */
+int cfs_openindex_renew(struct cfs_store *store, struct cfs_recovered *found,
+			struct cfs_error *err);
+/* The last group that the index has; 0: none. */
+uint64_t cfs_openindex_group(const struct cfs_store *store);
+
 /* ---- replay.c, rebuild.c ---- */
 
 struct cfs_recovered {
 	struct cfs_position end, snapshot;
+	struct cfs_position from; /* for `t`: the group is met behind it */
 	uint64_t group;
 	struct cfs_digest digest; /* of its GROUP payload */
 	bool clean;

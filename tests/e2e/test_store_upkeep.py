@@ -48,6 +48,8 @@ def test_gc_and_scrub():
             f.write(bytes([data[i + 72 + 200] ^ 1]))
         r = run_json("scrub", p.store, status=1)
         assert r["damaged"] + r["missing"] >= 1 and r["findings"], r
+        assert r["files"] and r["findings"][-1].startswith("file run/"), r
+        assert os.path.exists(f"{p.top}/{r['findings'][-1].split()[1]}"), r
 
 
 def weights_stored(store):

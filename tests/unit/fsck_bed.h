@@ -174,7 +174,9 @@ static inline void finding(void *arg, const char *text)
 {
 	unsigned *n = arg;
 
-	++*n;
+	/* what it is about, not one more of them */
+	if (strncmp(text, "file ", 5) != 0)
+		++*n;
 	ck_assert_ptr_null(strchr(text, '\n'));
 	cfs_buf_printf(&told, "%s\n", text);
 }

@@ -1,4 +1,5 @@
 /* scrub: every byte of an object counts, and every byte of the log. */
+#include "store/core/store_internal.h"
 #include "store/pack/packs.h"
 #include "store/util/endian.h"
 #include "tests/unit/fsck_bed.h"
@@ -48,7 +49,8 @@ START_TEST(test_scrub_whole)
 END_TEST
 
 /* Bytes all over the record of an object, its head included. */
-static void flip_all_over(const struct cfs_digest *digest, bool is_map)
+static void flip_all_over(const struct cfs_digest *digest, bool is_map,
+			  uint64_t files, const char *file)
 {
 	struct cfs_object_value v = place_of(digest, is_map);
 	struct cfs_pack_id id = {v.lane, v.pack};
@@ -72,6 +74,8 @@ static void flip_all_over(const struct cfs_digest *digest, bool is_map)
 		ck_assert_ptr_nonnull(strstr(cfs_buf_str(&told),
 					     cfs_digest_hex(digest, hex)));
 		ck_assert_ptr_nonnull(strstr(cfs_buf_str(&told), "pack 0000/"));
+		ck_assert_uint_eq(result.files, files);
+		ck_assert_ptr_nonnull(strstr(cfs_buf_str(&told), file));
 	}
 	ck_assert_uint_eq(scrub().damaged, 0);
 }
@@ -79,12 +83,23 @@ static void flip_all_over(const struct cfs_digest *digest, bool is_map)
 START_TEST(test_scrub_damage)
 {
 	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
-	flip_all_over(&chunk, false);
-	flip_all_over(&chunk2, false);
-	flip_all_over(&leaf, true);
+	flip_all_over(&chunk, false, 3, "file extents is affected\n");
+	flip_all_over(&chunk2, false, 2, "file other is affected\n");
+	flip_all_over(&leaf, true, 2, "file sub/sealed is affected\n");
 	cfs_buf_free(&told);
 }
 END_TEST
+
+/* Another process finds the store without its index and that pack. */
+static void reopen_without(uint32_t pack)
+{
+	struct cfs_engine *disk = bed_disk(&bed);
+
+	ck_assert_int_eq(disk->ops->remove(disk, (struct cfs_pack_id){0, pack}),
+			 0);
+	ck_assert_int_eq(cfs_store_close(bed.store), 0);
+	bed_open(&bed, disk, NULL);
+}
 
 START_TEST(test_scrub_missing_pack)
 {
@@ -107,11 +122,59 @@ START_TEST(test_scrub_missing_pack)
 	ck_assert_uint_ge(result.missing, 1);
 	ck_assert_ptr_nonnull(
 		strstr(cfs_buf_str(&told), "the pack is missing"));
+	ck_assert_uint_eq(result.files, 3);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file sub/sealed is affected\n"));
 	cfs_buf_free(&told);
 }
 END_TEST
 
-/* ---- the log ---- */
+/* The index was made anew since, and so knows of no object that was there. */
+START_TEST(test_scrub_nothing_known)
+{
+	struct cfs_object_value v = place_of(&chunk, false);
+	struct cfs_scrub_result result;
+	struct cfs_position at;
+
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	ck_assert_int_eq(cfs_packs_roll(bed.store->packs), 0);
+	ck_assert_int_eq(cfs_gc_snapshot(bed.store, &at), 0);
+	reopen_without(v.pack);
+	result = scrub();
+	ck_assert_uint_lt(result.chunks + result.maps, 4);
+	ck_assert_uint_eq(result.damaged, 0);
+	ck_assert_uint_ge(result.missing, 1);
+	ck_assert_uint_eq(result.files, 3);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file extents is affected\n"));
+	ck_assert_uint_eq(fsck().files, 3);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file sub/sealed is affected\n"));
+	cfs_buf_free(&told);
+}
+END_TEST
+
+/* A pack that was cut is no pack with damage. */
+START_TEST(test_scrub_cut_pack)
+{
+	struct cfs_object_value v = place_of(&chunk2, false);
+	struct cfs_pack_id id = {v.lane, v.pack};
+	struct cfs_position at;
+
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	ck_assert_int_eq(cfs_packs_roll(bed.store->packs), 0);
+	ck_assert_int_eq(cfs_gc_snapshot(bed.store, &at), 0);
+	cfs_engine_mem_cut(bed.engine, id, v.off + 10);
+	(void)scrub();
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "the pack is cut short"));
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file other is affected\n"));
+	ck_assert_ptr_null(
+		strstr(cfs_buf_str(&told), "file extents is affected\n"));
+	cfs_buf_free(&told);
+}
+END_TEST
 
 static uint8_t *log_byte(uint32_t pack, size_t at)
 {
@@ -224,6 +287,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_scrub_whole);
 	tcase_add_test(t, test_scrub_damage);
 	tcase_add_test(t, test_scrub_missing_pack);
+	tcase_add_test(t, test_scrub_nothing_known);
+	tcase_add_test(t, test_scrub_cut_pack);
 	tcase_add_loop_test(t, test_scrub_log, 0, 42);
 	tcase_add_test(t, test_scrub_log_reopened);
 	suite_add_tcase(s, t);
