@@ -238,6 +238,13 @@ int cfs_catalogue_add_extent(struct cfs_catalogue *cat, uint32_t param,
 	return 0;
 }
 
+void cfs_catalogue_set_maker(struct cfs_catalogue *cat,
+			     cfs_catalogue_make_fn *make, void *arg)
+{
+	cat->make = make;
+	cat->make_arg = arg;
+}
+
 static int extent_cmp(const void *a, const void *b)
 {
 	const struct cfs_extent *x = a, *y = b;

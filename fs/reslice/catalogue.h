@@ -2,7 +2,8 @@
  * The named tensors of one step and where each piece of each lies.
  *
  * A parameter's tensors are flat: element e of the row-major parameter.  Every
- * tensor (weight, master, each optimizer state) is a list of extents in files.
+ * tensor (weight, master, each optimizer state) is a list of extents in files,
+ * or made of other tensors when it is asked for.
  * With several model-parallel ranks each has a catalogue of its own; names and
  * shapes are then those of that rank.
  */
@@ -62,6 +63,15 @@ CFS_MUST_CHECK int cfs_catalogue_set_dtype(struct cfs_catalogue *cat,
 CFS_MUST_CHECK int cfs_catalogue_add_extent(struct cfs_catalogue *cat,
 					    uint32_t param, uint32_t role,
 					    const struct cfs_extent *extent);
+/*
+ * For tensors that are made of others: those with a type and no extents.
+ * Appends elements [start, start + count); from any thread once sealed.
+ */
+typedef int cfs_catalogue_make_fn(void *arg, uint32_t param, uint32_t role,
+				  uint64_t start, uint64_t count,
+				  struct cfs_map *map);
+void cfs_catalogue_set_maker(struct cfs_catalogue *cat,
+			     cfs_catalogue_make_fn *make, void *arg);
 /* Sorts, merges neighbours, checks that every tensor that has an extent is
  * covered exactly once (-EINVAL; @err names the parameter and the gap). */
 CFS_MUST_CHECK int cfs_catalogue_seal(struct cfs_catalogue *cat,
@@ -90,7 +100,7 @@ const struct cfs_extent *cfs_catalogue_extents(const struct cfs_catalogue *cat,
 					       uint32_t param, uint32_t role,
 					       uint32_t *n_out);
 
-/* Appends elements [start, start + count) of a tensor to @map as ranges. */
+/* Appends elements [start, start + count) of a tensor to @map. */
 CFS_MUST_CHECK int cfs_catalogue_append(const struct cfs_catalogue *cat,
 					uint32_t param, uint32_t role,
 					uint64_t start, uint64_t count,

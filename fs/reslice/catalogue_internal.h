@@ -32,6 +32,8 @@ struct cfs_catalogue {
 	uint32_t n_groups;
 	struct cfs_cat_role roles[CFS_ROLES_MAX];
 	uint32_t n_roles;
+	cfs_catalogue_make_fn *make; /* or NULL */
+	void *make_arg;
 	bool sealed;
 };
 

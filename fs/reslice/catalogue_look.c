@@ -70,7 +70,8 @@ bool cfs_catalogue_has(const struct cfs_catalogue *cat, uint32_t param,
 {
 	const struct cfs_cat_slot *s = slot_get(cat, param, role);
 
-	return s && s->dtype && (s->n || !cat->params[param].numel);
+	return s && s->dtype &&
+	       (s->n || cat->make || !cat->params[param].numel);
 }
 
 enum cfs_dtype cfs_catalogue_dtype(const struct cfs_catalogue *cat,
@@ -125,6 +126,8 @@ int cfs_catalogue_append(const struct cfs_catalogue *cat, uint32_t param,
 		return -EINVAL;
 	if (!count)
 		return 0;
+	if (s && s->dtype && !s->n && cat->make)
+		return cat->make(cat->make_arg, param, role, start, count, map);
 	if (!s || !s->n)
 		return -ENOENT;
 	size = cfs_dtype_size(s->dtype);
