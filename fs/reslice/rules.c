@@ -1,0 +1,223 @@
+/* Rules and the model's facts to layouts. */
+#include "fs/reslice/rules.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <string.h>
+
+#include "store/util/checked.h"
+#include "store/util/error.h"
+
+struct question {
+	const struct cfs_rule *rule;
+	const struct cfs_model_facts *facts;
+	uint32_t ndim;
+	const uint64_t *shape; /* a rank's */
+	uint32_t tp, to_tp;
+	struct cfs_tp_layout *from, *to;
+	struct cfs_error *err;
+};
+
+const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
+				      const char *name)
+{
+	for (; rules && rules->name; rules++)
+		if (!fnmatch(rules->name, name, 0))
+			return rules;
+	return NULL;
+}
+
+static int whole(const struct question *q, enum cfs_tp_kind kind)
+{
+	*q->from = (struct cfs_tp_layout){.kind = kind, .ndim = q->ndim};
+	memcpy(q->from->shape, q->shape, q->ndim * sizeof(q->shape[0]));
+	*q->to = *q->from;
+	return 0;
+}
+
+/* Along @dim lie @n parts of @sizes elements each, of all ranks. */
+static int cut(const struct question *q, uint32_t dim, uint32_t n,
+	       const uint64_t *sizes)
+{
+	struct cfs_tp_layout *l = q->from;
+	uint64_t local[CFS_TP_DIMS_MAX];
+
+	(void)whole(q, CFS_TP_CUT);
+	l->dim = dim;
+	l->n_parts = n;
+	l->shape[dim] = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		l->parts[i] = sizes[i];
+		l->shape[dim] += sizes[i];
+	}
+	*q->to = *l;
+	if (cfs_tp_local_shape(l, q->tp, local) < 0 ||
+	    local[dim] != q->shape[dim])
+		return cfs_fail(q->err, -EINVAL,
+				"%llu along dimension %u is not what one of "
+				"%u ranks has of %llu",
+				(unsigned long long)q->shape[dim], dim, q->tp,
+				(unsigned long long)l->shape[dim]);
+	if (cfs_tp_local_shape(l, q->to_tp, local) < 0)
+		return cfs_fail(q->err, -EINVAL,
+				"%llu along dimension %u cannot be cut for "
+				"%u ranks",
+				(unsigned long long)l->shape[dim], dim,
+				q->to_tp);
+	return 0;
+}
+
+static int cut_even(const struct question *q, uint32_t dim, uint32_t n)
+{
+	uint64_t sizes[CFS_TP_PARTS_MAX], all;
+
+	if (dim >= q->ndim || !n || n > CFS_TP_PARTS_MAX || q->shape[dim] % n ||
+	    !cfs_mul_u64(q->shape[dim], q->tp, &all))
+		return cfs_fail(q->err, -EINVAL,
+				"it cannot be cut along dimension %u", dim);
+	for (uint32_t i = 0; i < n; i++)
+		sizes[i] = all / n;
+	return cut(q, dim, n, sizes);
+}
+
+/* ---- vocabularies ---- */
+
+/* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
+static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
+{
+	uint64_t unit, now = q->facts->divisible_by * q->tp;
+	uint64_t words = q->facts->vocabulary;
+
+	if (!q->facts->divisible_by)
+		return cfs_fail(q->err, -ENOTSUP,
+				"the checkpoint does not say how its "
+				"vocabulary is padded");
+	if (!cfs_mul_u64(q->facts->divisible_by, q->to_tp, &unit))
+		return -EOVERFLOW;
+	if (words && (words > rows || rows - words >= now))
+		return cfs_fail(q->err, -EINVAL,
+				"a vocabulary of %llu is not padded to %llu "
+				"rows by %u ranks",
+				(unsigned long long)words,
+				(unsigned long long)rows, q->tp);
+	/* It ends in the last @now rows: is the answer the same for all? */
+	if (!words &&
+	    cfs_div_up(rows - now + 1, unit) != cfs_div_up(rows, unit))
+		return cfs_fail(q->err, -ENOTSUP,
+				"%u ranks pad the vocabulary to %llu rows, %u "
+				"to fewer, depending on its true size: say it "
+				"(vocab)",
+				q->tp, (unsigned long long)rows, q->to_tp);
+	*out = cfs_div_up(words ? words : rows, unit) * unit;
+	return 0;
+}
+
+static int vocab(const struct question *q)
+{
+	uint64_t rows, target = 0;
+	int r;
+
+	if (!cfs_mul_u64(q->shape[0], q->tp, &rows))
+		return -EOVERFLOW;
+	r = vocab_rows(q, rows, &target);
+	if (r < 0)
+		return r;
+	(void)whole(q, CFS_TP_CUT);
+	q->from->n_parts = q->to->n_parts = 1;
+	q->from->shape[0] = q->from->parts[0] = rows;
+	q->to->shape[0] = q->to->parts[0] = target;
+	return 0;
+}
+
+/* ---- what the model's facts decide ---- */
+
+static int qkv(const struct question *q)
+{
+	const struct cfs_model_facts *f = q->facts;
+	uint64_t rows = q->shape[0] * q->tp, kv, head;
+
+	if (!f->hidden || !f->heads || f->hidden % f->heads ||
+	    rows < f->hidden || (rows - f->hidden) % 2)
+		return cfs_fail(q->err, -ENOTSUP,
+				"the checkpoint does not say how many heads "
+				"of which size there are");
+	kv = (rows - f->hidden) / 2;
+	head = f->hidden / f->heads;
+	if (f->heads % q->to_tp || kv % head || kv / head % q->to_tp)
+		return cfs_fail(q->err, -EINVAL,
+				"%llu heads, %llu of keys, cannot be cut for "
+				"%u ranks",
+				(unsigned long long)f->heads,
+				(unsigned long long)(kv / head), q->to_tp);
+	if (kv == f->hidden || f->qkv_in_parts == 0)
+		return cut_even(q, 0, 1);
+	if (f->qkv_in_parts < 0)
+		return cfs_fail(q->err, -ENOTSUP,
+				"%llu heads share %llu of keys, and which "
+				"version wrote them is not told: since "
+				"2024-11-14 queries lie before keys before "
+				"values (rule \"parts\"), before that head by "
+				"head (rule \"rows\")",
+				(unsigned long long)f->heads,
+				(unsigned long long)(kv / head));
+	return cut(q, 0, 3, (const uint64_t[]){f->hidden, kv, kv});
+}
+
+static int row_bias(const struct question *q)
+{
+	int added = q->facts->parallel_residual;
+
+	if (added < 0)
+		return cfs_fail(q->err, -ENOTSUP,
+				"whether ranks add it up (gpt_j_residual) is "
+				"not told: rule \"sum\" or \"same\"");
+	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
+}
+
+int cfs_rule_layout(const struct cfs_rule *rule,
+		    const struct cfs_model_facts *facts, uint32_t ndim,
+		    const uint64_t *shape, uint32_t tp, uint32_t to_tp,
+		    struct cfs_tp_layout *from, struct cfs_tp_layout *to,
+		    struct cfs_error *err)
+{
+	const struct question q = {.rule = rule,
+				   .facts = facts,
+				   .ndim = ndim,
+				   .shape = shape,
+				   .tp = tp,
+				   .to_tp = to_tp,
+				   .from = from,
+				   .to = to,
+				   .err = err};
+
+	if (!tp || !to_tp || !ndim || ndim > CFS_TP_DIMS_MAX)
+		return cfs_fail(err, -EINVAL, "it has %u dimensions", ndim);
+	if (tp == to_tp) /* each rank keeps what it has */
+		return whole(&q, CFS_TP_SAME);
+	switch (rule->kind) {
+	case CFS_RULE_SAME:
+		return whole(&q, CFS_TP_SAME);
+	case CFS_RULE_SUM:
+		return whole(&q, CFS_TP_SUM);
+	case CFS_RULE_ROWS:
+		return cut_even(&q, 0, 1);
+	case CFS_RULE_COLUMNS:
+		return cut_even(&q, 1, 1);
+	case CFS_RULE_PARTS:
+		return cut_even(&q, 0, rule->n);
+	case CFS_RULE_VOCAB:
+		return vocab(&q);
+	case CFS_RULE_QKV:
+		return qkv(&q);
+	case CFS_RULE_UP:
+		if (facts->gated < 0)
+			return cfs_fail(err, -ENOTSUP,
+					"whether the MLP is gated is not told: "
+					"rule \"rows\" or \"halves\"");
+		return cut_even(&q, 0, facts->gated > 0 ? 2 : 1);
+	case CFS_RULE_ROW_BIAS:
+		return row_bias(&q);
+	default:
+		return cfs_fail(err, -ENOTSUP, "%s", rule->because);
+	}
+}

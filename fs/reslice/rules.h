@@ -1,0 +1,66 @@
+/*
+ * How the tensor-parallel ranks of a family of models share each parameter: a
+ * table of names.  A family is data; a user's own rules come before it.
+ */
+#ifndef CFS_RESLICE_RULES_H
+#define CFS_RESLICE_RULES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fs/reslice/tensor_parallel.h"
+
+struct cfs_error;
+
+enum cfs_rule_kind {
+	CFS_RULE_SAME,	  /* whole on every rank */
+	CFS_RULE_ROWS,	  /* cut along dimension 0 */
+	CFS_RULE_COLUMNS, /* cut along dimension 1 */
+	CFS_RULE_VOCAB,	  /* rows, of which the last ones are padding */
+	CFS_RULE_SUM,	  /* each rank has a share of the sum */
+	CFS_RULE_PARTS,	  /* rows in equal parts, each cut by itself */
+	/* decided by the model's facts: */
+	CFS_RULE_QKV,	   /* queries, keys and values in one */
+	CFS_RULE_UP,	   /* a gated MLP has two in one */
+	CFS_RULE_ROW_BIAS, /* whole, or a share where ranks add it up */
+	CFS_RULE_REFUSED,  /* the function itself depends on the size */
+};
+
+struct cfs_rule {
+	const char *name; /* in its layer; '*' stands for anything */
+	enum cfs_rule_kind kind;
+	uint32_t n;	     /* PARTS: how many */
+	const char *because; /* REFUSED */
+};
+
+/* What a checkpoint says about the model; 0 or -1: nothing. */
+struct cfs_model_facts {
+	uint64_t hidden, heads;
+	int gated;	       /* two halves in one matrix: 1, 0 */
+	int parallel_residual; /* row biases are added up over ranks: 1, 0 */
+	int qkv_in_parts;      /* fewer keys than queries: all queries first
+				* (1), or head by head (0) */
+	uint64_t vocabulary;   /* without padding */
+	uint64_t divisible_by; /* the padding's unit, times the ranks */
+};
+
+/* The first of @rules (ended by a NULL name) for @name, or NULL. */
+const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
+				      const char *name);
+
+/*
+ * The layouts of a parameter of which each of @tp ranks has @shape, for those
+ * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where
+ * both numbers are the same nothing is asked: each rank keeps what it has.
+ * -EINVAL: it cannot be cut so; -ENOTSUP: it cannot be told how, and @err names
+ * the rule or option that would decide it.
+ */
+CFS_MUST_CHECK int cfs_rule_layout(const struct cfs_rule *rule,
+				   const struct cfs_model_facts *facts,
+				   uint32_t ndim, const uint64_t *shape,
+				   uint32_t tp, uint32_t to_tp,
+				   struct cfs_tp_layout *from,
+				   struct cfs_tp_layout *to,
+				   struct cfs_error *err);
+
+#endif

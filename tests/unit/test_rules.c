@@ -1,0 +1,197 @@
+/* Rules: what each decides, and what it refuses to. */
+#include "fs/reslice/rules.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "store/util/error.h"
+#include "tests/test.h"
+
+static const struct cfs_model_facts unknown = {
+	.gated = -1, .parallel_residual = -1, .qkv_in_parts = -1};
+
+/* The answer, with why not in @err. */
+static int ask(enum cfs_rule_kind kind, const struct cfs_model_facts *facts,
+	       uint64_t rows, uint64_t cols, uint32_t tp, uint32_t to_tp,
+	       struct cfs_tp_layout *from, struct cfs_tp_layout *to,
+	       struct cfs_error *err)
+{
+	const struct cfs_rule rule = {"x", kind, 2, "because"};
+	const uint64_t shape[] = {rows, cols};
+
+	return cfs_rule_layout(&rule, facts, cols ? 2 : 1, shape, tp, to_tp,
+			       from, to, err);
+}
+
+static void expect(enum cfs_rule_kind kind, const struct cfs_model_facts *facts,
+		   uint64_t rows, uint64_t cols, uint32_t tp, uint32_t to_tp,
+		   const struct cfs_tp_layout *want)
+{
+	struct cfs_error err = {""};
+	struct cfs_tp_layout from, to;
+
+	ck_assert_msg(
+		!ask(kind, facts, rows, cols, tp, to_tp, &from, &to, &err),
+		"%s", err.text);
+	ck_assert_int_eq(from.kind, want->kind);
+	ck_assert_uint_eq(from.shape[0], want->shape[0]);
+	ck_assert_uint_eq(from.ndim > 1 ? from.shape[1] : 0, want->shape[1]);
+	ck_assert_uint_eq(from.dim, want->dim);
+	ck_assert_uint_eq(from.n_parts, want->n_parts);
+	ck_assert_mem_eq(from.parts, want->parts, sizeof(from.parts));
+}
+
+static void refuse(int r, enum cfs_rule_kind kind,
+		   const struct cfs_model_facts *facts, uint64_t rows,
+		   uint64_t cols, uint32_t tp, uint32_t to_tp,
+		   const char *names)
+{
+	struct cfs_error err = {""};
+	struct cfs_tp_layout from, to;
+
+	ck_assert_int_eq(
+		ask(kind, facts, rows, cols, tp, to_tp, &from, &to, &err), r);
+	ck_assert_msg(strstr(err.text, names), "%s", err.text);
+	/* nothing is asked where nothing changes */
+	ck_assert_int_eq(ask(kind, facts, rows, cols, tp, tp, &from, &to, NULL),
+			 0);
+	ck_assert_int_eq(from.kind, CFS_TP_SAME);
+}
+
+#define CUT(dim_, rows_, cols_, n_, ...)                                       \
+	(&(struct cfs_tp_layout){.kind = CFS_TP_CUT,                           \
+				 .shape = {rows_, cols_},                      \
+				 .dim = dim_,                                  \
+				 .n_parts = n_,                                \
+				 .parts = {__VA_ARGS__}})
+#define WHOLE(kind_, rows_, cols_)                                             \
+	(&(struct cfs_tp_layout){.kind = kind_, .shape = {rows_, cols_}})
+
+START_TEST(plain)
+{
+	expect(CFS_RULE_SAME, &unknown, 5, 7, 2, 4, WHOLE(CFS_TP_SAME, 5, 7));
+	expect(CFS_RULE_SUM, &unknown, 5, 0, 2, 4, WHOLE(CFS_TP_SUM, 5, 0));
+	expect(CFS_RULE_ROWS, &unknown, 6, 7, 2, 4, CUT(0, 12, 7, 1, 12));
+	expect(CFS_RULE_COLUMNS, &unknown, 5, 6, 2, 4, CUT(1, 5, 12, 1, 12));
+	expect(CFS_RULE_PARTS, &unknown, 8, 5, 2, 4, CUT(0, 16, 5, 2, 8, 8));
+	refuse(-EINVAL, CFS_RULE_ROWS, &unknown, 5, 7, 2, 4, "10");
+	refuse(-EINVAL, CFS_RULE_COLUMNS, &unknown, 5, 0, 2, 4, "dimension 1");
+	refuse(-EINVAL, CFS_RULE_PARTS, &unknown, 5, 0, 2, 4, "dimension 0");
+	refuse(-ENOTSUP, CFS_RULE_REFUSED, &unknown, 8, 8, 2, 4, "because");
+}
+END_TEST
+
+START_TEST(heads)
+{
+	struct cfs_model_facts facts = unknown;
+
+	refuse(-ENOTSUP, CFS_RULE_QKV, &unknown, 12, 4, 2, 1, "heads");
+	facts.hidden = 8;
+	facts.heads = 4;
+	/* as many keys as queries */
+	expect(CFS_RULE_QKV, &facts, 12, 8, 2, 4, CUT(0, 24, 8, 1, 24));
+	refuse(-EINVAL, CFS_RULE_QKV, &facts, 12, 8, 2, 8, "4 heads");
+	/* two heads of keys: 8 + 4 + 4 rows */
+	refuse(-ENOTSUP, CFS_RULE_QKV, &facts, 8, 8, 2, 1, "\"parts\"");
+	facts.qkv_in_parts = 1;
+	expect(CFS_RULE_QKV, &facts, 8, 8, 2, 1, CUT(0, 16, 8, 3, 8, 4, 4));
+	refuse(-EINVAL, CFS_RULE_QKV, &facts, 8, 8, 2, 4, "2 of keys");
+	facts.qkv_in_parts = 0;
+	expect(CFS_RULE_QKV, &facts, 8, 8, 2, 1, CUT(0, 16, 8, 1, 16));
+}
+END_TEST
+
+START_TEST(mlps_and_biases)
+{
+	struct cfs_model_facts facts = unknown;
+
+	refuse(-ENOTSUP, CFS_RULE_UP, &facts, 8, 4, 2, 1, "\"halves\"");
+	refuse(-ENOTSUP, CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, "\"sum\"");
+	facts.gated = facts.parallel_residual = 1;
+	expect(CFS_RULE_UP, &facts, 8, 4, 2, 1, CUT(0, 16, 4, 2, 8, 8));
+	expect(CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, WHOLE(CFS_TP_SUM, 8, 0));
+	facts.gated = facts.parallel_residual = 0;
+	expect(CFS_RULE_UP, &facts, 8, 4, 2, 1, CUT(0, 16, 4, 1, 16));
+	expect(CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, WHOLE(CFS_TP_SAME, 8, 0));
+}
+END_TEST
+
+/* @words of 128 a rank, by @tp ranks, to @to_tp. */
+static void expect_vocab(uint64_t words, uint32_t tp, uint32_t to_tp,
+			 uint64_t want)
+{
+	struct cfs_model_facts facts = unknown;
+	uint64_t rows = (words + 128 * tp - 1) / (128 * tp) * 128;
+	struct cfs_tp_layout from, to;
+	struct cfs_error err = {""};
+
+	facts.divisible_by = 128;
+	facts.vocabulary = words;
+	ck_assert_msg(!ask(CFS_RULE_VOCAB, &facts, rows, 3, tp, to_tp, &from,
+			   &to, &err),
+		      "%s", err.text);
+	ck_assert_uint_eq(from.shape[0], rows * tp);
+	ck_assert_uint_eq(to.shape[0], want);
+	ck_assert_uint_eq(to.parts[0], want);
+}
+
+START_TEST(vocabularies)
+{
+	struct cfs_model_facts facts = unknown;
+
+	expect_vocab(50277, 2, 1, 50304);
+	expect_vocab(50277, 1, 2, 50432);
+	expect_vocab(50277, 4, 1, 50304);
+	expect_vocab(50000, 4, 2, 50176);
+	refuse(-ENOTSUP, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "padded");
+	/* 512 rows of two ranks: 257 to 512 words, so 384 or 512 for one */
+	facts.divisible_by = 128;
+	refuse(-ENOTSUP, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "(vocab)");
+	/* the same for all of them */
+	{
+		struct cfs_tp_layout from, to;
+
+		ck_assert_int_eq(ask(CFS_RULE_VOCAB, &facts, 256, 3, 2, 4,
+				     &from, &to, NULL),
+				 0);
+		ck_assert_uint_eq(to.shape[0], 512);
+	}
+	facts.vocabulary = 200;
+	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "200");
+	facts.vocabulary = 513;
+	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "513");
+}
+END_TEST
+
+START_TEST(names)
+{
+	static const struct cfs_rule rules[] = {
+		{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL},
+		{"attention.*.bias", CFS_RULE_ROWS, 0, NULL},
+		{"*.bias", CFS_RULE_SAME, 0, NULL},
+		{NULL, 0, 0, NULL}};
+
+	ck_assert_ptr_eq(cfs_rules_find(rules, "attention.dense.weight"),
+			 &rules[0]);
+	ck_assert_ptr_eq(cfs_rules_find(rules, "attention.q.bias"), &rules[1]);
+	ck_assert_ptr_eq(cfs_rules_find(rules, "norm.bias"), &rules[2]);
+	ck_assert_ptr_null(cfs_rules_find(rules, "bias"));
+	ck_assert_ptr_null(cfs_rules_find(NULL, "bias"));
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *s = suite_create("rules");
+	TCase *tc = tcase_create("rules");
+
+	tcase_add_test(tc, plain);
+	tcase_add_test(tc, heads);
+	tcase_add_test(tc, mlps_and_biases);
+	tcase_add_test(tc, vocabularies);
+	tcase_add_test(tc, names);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+TEST_MAIN(suite)
