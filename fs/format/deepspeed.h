@@ -54,6 +54,8 @@ struct cfs_ds_step {
 	bool moe;
 	struct cfs_node *ds_config; /* or NULL */
 	struct cfs_pickle *scratch; /* owns nodes made while reading */
+	/* Of a step made of another one: what it is made of, else NULL. */
+	struct cfs_ds_remodel *remodel;
 };
 
 static inline struct cfs_ds_step *cfs_ds_step_of(struct cfs_step *step)

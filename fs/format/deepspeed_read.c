@@ -1,6 +1,7 @@
 /* Reading a step: names, versions, the trees of first ranks, then the parts
  * of all ranks, then the catalogues.  See deepspeed_read.h. */
 #include "fs/format/deepspeed_read.h"
+#include "fs/format/deepspeed_remodel.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,6 +30,10 @@ void cfs_ds_step_free(struct cfs_step *base)
 {
 	struct cfs_ds_step *step = cfs_ds_step_of(base);
 
+	if (step->remodel) {
+		cfs_ds_remodel_free(step);
+		return;
+	}
 	/* Nodes made while reading refer to those of the files. */
 	cfs_pickle_free(step->scratch);
 	for (uint32_t m = 0; m < base->n_ranks; m++) {

@@ -1,0 +1,364 @@
+/*
+ * Each new rank gets a catalogue of the parameters its stage has, in the order
+ * the framework would have them: tied ones first, then layer by layer.
+ */
+#include "fs/format/deepspeed_remodel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/map/map.h"
+#include "store/util/error.h"
+
+/* What one new rank's tensors are made of. */
+struct cfs_ds_made {
+	const struct cfs_ds_remodel *remodel;
+	uint32_t t;
+	const struct cfs_ds_whole **whole; /* by parameter */
+};
+
+struct cfs_ds_remodel {
+	struct cfs_ds_step *from; /* a reference */
+	struct cfs_ds_model model;
+	uint32_t tp;
+	struct cfs_ds_made *made; /* by rank */
+};
+
+/* ---- tensors ---- */
+
+struct origin {
+	const struct cfs_ds_remodel *remodel;
+	const struct cfs_ds_whole *whole;
+	uint32_t role;
+};
+
+static const struct cfs_catalogue *catalogue_of(const struct cfs_ds_remodel *rm,
+						const struct cfs_ds_whole *w,
+						uint32_t t)
+{
+	const struct cfs_step *from = &rm->from->base;
+
+	return from->ranks[w->stage * from->topology.tp + t].catalogue;
+}
+
+static int append_origin(void *arg, uint32_t t, struct cfs_map *map)
+{
+	const struct origin *o = arg;
+	const struct cfs_catalogue *cat = catalogue_of(o->remodel, o->whole, t);
+
+	return cfs_catalogue_append(
+		cat, o->whole->index, o->role, 0,
+		cfs_catalogue_param(cat, o->whole->index)->numel, map);
+}
+
+/* All of what rank @t has of @role. */
+static int append_whole(const struct cfs_ds_remodel *rm,
+			const struct cfs_ds_whole *w, uint32_t role, uint32_t t,
+			struct cfs_map *map)
+{
+	struct origin o = {rm, w, role};
+	const struct cfs_tp_source source = {
+		.append = append_origin,
+		.arg = &o,
+		.tp = rm->from->base.topology.tp,
+		.dtype = cfs_catalogue_dtype(catalogue_of(rm, w, 0), w->index,
+					     role)};
+
+	/* Moments of what ranks add up are those of each rank's own copy,
+	 * whose gradients are the same on all. */
+	if (w->from.kind == CFS_TP_SUM && role >= CFS_ROLE_STATE0)
+		return append_origin(&o, t % source.tp, map);
+	return cfs_tp_append(&w->from, &source, &w->to, rm->tp, t, map);
+}
+
+/* The weight of what ranks add up follows its master, not its own rounded
+ * share. */
+static int append_rounded(const struct cfs_ds_remodel *rm,
+			  const struct cfs_ds_whole *w, uint32_t t,
+			  struct cfs_map *map)
+{
+	_cleanup_(cfs_map_unrefp) struct cfs_map *master =
+		cfs_map_new(cfs_map_filetab(map));
+	const struct cfs_catalogue *cat = catalogue_of(rm, w, 0);
+	int r = master ? append_whole(rm, w, CFS_ROLE_MASTER, t, master)
+		       : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	return cfs_map_add_cast(
+		map, master,
+		cfs_catalogue_dtype(cat, w->index, CFS_ROLE_MASTER),
+		cfs_catalogue_dtype(cat, w->index, CFS_ROLE_WEIGHT));
+}
+
+static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
+		uint64_t count, struct cfs_map *map)
+{
+	const struct cfs_ds_made *made = arg;
+	const struct cfs_ds_remodel *rm = made->remodel;
+	const struct cfs_ds_whole *w = made->whole[param];
+	const struct cfs_catalogue *cat = catalogue_of(rm, w, 0);
+	_cleanup_(cfs_map_unrefp) struct cfs_map *all = NULL;
+	uint32_t size =
+		cfs_dtype_size(cfs_catalogue_dtype(cat, w->index, role));
+	int r;
+
+	if (rm->tp == rm->from->base.topology.tp)
+		return cfs_catalogue_append(catalogue_of(rm, w, made->t),
+					    w->index, role, start, count, map);
+	all = cfs_map_new(cfs_map_filetab(map));
+	if (!all)
+		return -ENOMEM;
+	if (w->from.kind == CFS_TP_SUM && role == CFS_ROLE_WEIGHT &&
+	    cfs_catalogue_has(cat, w->index, CFS_ROLE_MASTER))
+		r = append_rounded(rm, w, made->t, all);
+	else
+		r = append_whole(rm, w, role, made->t, all);
+	return r < 0 ? r
+		     : cfs_map_add_slice(map, all, start * size, count * size);
+}
+
+/* ---- catalogues ---- */
+
+/* A parameter's place in a new stage. */
+struct place {
+	const struct cfs_ds_whole *whole;
+	struct cfs_ds_layer_name name;
+};
+
+static int place_cmp(const void *a, const void *b)
+{
+	const struct place *x = a, *y = b;
+	bool tied_x = x->name.form == CFS_DS_FORM_TIED;
+	bool tied_y = y->name.form == CFS_DS_FORM_TIED;
+
+	if (x->whole->group != y->whole->group)
+		return x->whole->group < y->whole->group ? -1 : 1;
+	if (tied_x != tied_y)
+		return tied_x ? -1 : 1;
+	if (!tied_x && x->name.layer != y->name.layer)
+		return x->name.layer < y->name.layer ? -1 : 1;
+	return x->whole->seq < y->whole->seq ? -1 : 1;
+}
+
+/* Is the head the embedding?  Then nothing lies in the last layer. */
+static bool is_tied(const struct cfs_ds_model *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		if (m->v[i].name.form == CFS_DS_FORM_SEQUENTIAL &&
+		    m->v[i].name.layer + 1 == m->n_layers)
+			return false;
+	return !m->pipeline;
+}
+
+static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
+					  const struct cfs_ds_whole *w,
+					  bool pipeline)
+{
+	struct cfs_ds_layer_name n = w->name;
+
+	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
+		n.form = CFS_DS_FORM_PIPELINE;
+		if (!n.layer && m->family->tied_key && is_tied(m)) {
+			n.form = CFS_DS_FORM_TIED;
+			n.key = m->family->tied_key;
+			n.key_len = strlen(n.key);
+		}
+	} else if (!pipeline && n.form != CFS_DS_FORM_PLAIN) {
+		if (n.form == CFS_DS_FORM_TIED)
+			n.layer = 0;
+		n.form = CFS_DS_FORM_SEQUENTIAL;
+	}
+	return n;
+}
+
+/* Is it in stage @s?  What is tied is used by the first and the last layer. */
+static bool in_stage(const struct cfs_ds_model *m,
+		     const struct cfs_ds_layer_name *n,
+		     const struct cfs_ds_parallel *target, uint32_t s)
+{
+	if (!target->pp)
+		return true;
+	if (n->form == CFS_DS_FORM_TIED)
+		return target->bounds[s] == 0 ||
+		       target->bounds[s + 1] >= m->n_layers;
+	return n->layer >= target->bounds[s] &&
+	       n->layer < target->bounds[s + 1];
+}
+
+static uint32_t list_stage(const struct cfs_ds_model *m,
+			   const struct cfs_ds_parallel *target, uint32_t s,
+			   struct place *out)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		const struct cfs_ds_whole *w = &m->v[i];
+
+		out[n] = (struct place){w, rename_to(m, w, target->pp > 0)};
+		if (in_stage(m, &out[n].name, target, s))
+			n++;
+	}
+	qsort(out, n, sizeof(*out), place_cmp);
+	return n;
+}
+
+/* Roles in the order the source has them, so that numbers stay. */
+static int copy_roles(const struct cfs_catalogue *from,
+		      struct cfs_catalogue *to)
+{
+	uint32_t role;
+	int r = 0;
+
+	for (uint32_t k = CFS_ROLE_STATE0; !r && k < cfs_catalogue_roles(from);
+	     k++)
+		r = cfs_catalogue_add_role(to, cfs_catalogue_role_name(from, k),
+					   &role);
+	return r;
+}
+
+static int add_param(const struct cfs_ds_remodel *rm, const struct place *p,
+		     struct cfs_catalogue *cat)
+{
+	const struct cfs_catalogue *from = catalogue_of(rm, p->whole, 0);
+	uint64_t shape[CFS_TP_DIMS_MAX];
+	uint32_t index;
+	char name[512];
+	int r;
+
+	r = cfs_ds_layer_format(&p->name, name, sizeof(name));
+	if (!r)
+		r = cfs_tp_local_shape(&p->whole->to, rm->tp, shape);
+	if (!r)
+		r = cfs_catalogue_add_param(cat, name, p->whole->to.ndim, shape,
+					    p->whole->group, &index);
+	for (uint32_t k = 0; !r && k < cfs_catalogue_roles(from); k++)
+		if (cfs_catalogue_has(from, p->whole->index, k))
+			r = cfs_catalogue_set_dtype(
+				cat, index, k,
+				cfs_catalogue_dtype(from, p->whole->index, k));
+	return r;
+}
+
+static int make_rank(const struct cfs_ds_remodel *rm, const struct place *v,
+		     uint32_t n, struct cfs_ds_made *made,
+		     struct cfs_catalogue **out)
+{
+	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *cat =
+		cfs_catalogue_new();
+	int r;
+
+	made->whole = calloc((size_t)n + 1, sizeof(*made->whole));
+	if (!cat || !made->whole)
+		return -ENOMEM;
+	r = copy_roles(rm->from->base.ranks[0].catalogue, cat);
+	for (uint32_t i = 0; !r && i < n; i++) {
+		made->whole[i] = v[i].whole;
+		r = add_param(rm, &v[i], cat);
+	}
+	if (!r) {
+		cfs_catalogue_set_maker(cat, make, made);
+		r = cfs_catalogue_seal(cat, NULL);
+	}
+	if (!r)
+		*out = cfs_steal(cat);
+	return r;
+}
+
+/* ---- the step ---- */
+
+static int make_ranks(struct cfs_ds_step *step,
+		      const struct cfs_ds_parallel *target)
+{
+	struct cfs_ds_remodel *rm = step->remodel;
+	_cleanup_(cfs_freep) struct place *v =
+		calloc((size_t)rm->model.n + 1, sizeof(*v));
+	int r = v ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; !r && i < step->base.n_ranks; i++) {
+		uint32_t n = list_stage(&rm->model, target, i / rm->tp, v);
+
+		rm->made[i].remodel = rm;
+		rm->made[i].t = i % rm->tp;
+		/* what no tensor is: of the first rank */
+		step->ranks[i] = rm->from->ranks[0];
+		r = make_rank(rm, v, n, &rm->made[i],
+			      &step->base.ranks[i].catalogue);
+	}
+	return r;
+}
+
+static struct cfs_ds_step *step_new(struct cfs_ds_step *from, uint32_t n)
+{
+	struct cfs_ds_step *step = calloc(1, sizeof(*step));
+	struct cfs_ds_remodel *rm = calloc(1, sizeof(*rm));
+
+	if (!step || !rm) {
+		free(step);
+		free(rm);
+		return NULL;
+	}
+	*step = *from;
+	step->remodel = rm;
+	step->scratch = NULL;
+	step->base.refs = 1;
+	step->base.files = cfs_filetab_ref(from->base.files);
+	step->base.n_ranks = n;
+	step->base.path = strdup(from->base.path);
+	step->base.ranks = calloc(n, sizeof(*step->base.ranks));
+	step->ranks = calloc(n, sizeof(*step->ranks));
+	rm->made = calloc(n, sizeof(*rm->made));
+	rm->from = cfs_ds_step_of(cfs_step_ref(&from->base));
+	if (!step->base.path || !step->base.ranks || !step->ranks ||
+	    !rm->made) {
+		cfs_step_unref(&step->base);
+		return NULL;
+	}
+	return step;
+}
+
+int cfs_ds_remodel(struct cfs_ds_step *step,
+		   const struct cfs_ds_parallel *target,
+		   struct cfs_ds_step **out, struct cfs_error *err)
+{
+	uint32_t n = CFS_MAX(target->pp, 1u) * target->tp;
+	struct cfs_ds_step *made = step_new(step, n);
+	int r;
+
+	if (!made)
+		return -ENOMEM;
+	made->base.topology.tp = made->remodel->tp = target->tp;
+	made->base.topology.pp = target->pp;
+	r = cfs_ds_model_read(step, target->tp, target->rules,
+			      &made->remodel->model, err);
+	if (!r)
+		r = make_ranks(made, target);
+	if (r < 0) {
+		cfs_step_unref(&made->base);
+		return r;
+	}
+	*out = made;
+	return 0;
+}
+
+void cfs_ds_remodel_free(struct cfs_ds_step *step)
+{
+	struct cfs_ds_remodel *rm = step->remodel;
+
+	for (uint32_t i = 0; i < step->base.n_ranks; i++) {
+		if (step->base.ranks)
+			cfs_catalogue_free(step->base.ranks[i].catalogue);
+		if (rm->made)
+			free(rm->made[i].whole);
+	}
+	cfs_ds_model_fini(&rm->model);
+	cfs_step_unref(&rm->from->base);
+	free(rm->made);
+	free(rm);
+	free(step->ranks);
+	free(step->base.ranks);
+	cfs_filetab_unref(step->base.files);
+	free(step->base.path);
+	free(step);
+}
