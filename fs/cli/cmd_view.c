@@ -93,7 +93,7 @@ static const char *merge(struct cfs_request *request,
 		return "dp";
 	if (DIFFER(r->tp, more->tp, 0))
 		return "tp";
-	if (DIFFER(r->pp, more->pp, 0))
+	if (DIFFER(r->pp, more->pp, -1))
 		return "pp";
 	if (DIFFER(r->zero_stage, more->zero_stage, -1))
 		return "the ZeRO stage";
@@ -105,7 +105,7 @@ static const char *merge(struct cfs_request *request,
 		return "sub_group_size";
 	r->dp = r->dp ? r->dp : more->dp;
 	r->tp = r->tp ? r->tp : more->tp;
-	r->pp = r->pp ? r->pp : more->pp;
+	r->pp = CFS_MAX(r->pp, more->pp);
 	r->zero_stage = CFS_MAX(r->zero_stage, more->zero_stage);
 	r->bf16_optimizer = CFS_MAX(r->bf16_optimizer, more->bf16_optimizer);
 	r->round_robin = CFS_MAX(r->round_robin, more->round_robin);

@@ -150,6 +150,8 @@ static void read_parallel(struct cfs_ds_step *step,
 			t->pp = step->base.n_ranks / ranks;
 		}
 	}
+	/* A pipeline's model states have no module. */
+	t->pipeline = t->pp > 1 || cfs_node_is_none(first_of(step, "module"));
 }
 
 int cfs_ds_read_facts(struct cfs_ds_step *step, const struct cfs_ds_list *list,

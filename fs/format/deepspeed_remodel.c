@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/reslice/balance.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
 
@@ -16,13 +17,6 @@ struct cfs_ds_made {
 	const struct cfs_ds_remodel *remodel;
 	uint32_t t;
 	const struct cfs_ds_whole **whole; /* by parameter */
-};
-
-struct cfs_ds_remodel {
-	struct cfs_ds_step *from; /* a reference */
-	struct cfs_ds_model model;
-	uint32_t tp;
-	struct cfs_ds_made *made; /* by rank */
 };
 
 /* ---- tensors ---- */
@@ -174,30 +168,28 @@ static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 }
 
 /* Is it in stage @s?  What is tied is used by the first and the last layer. */
-static bool in_stage(const struct cfs_ds_model *m,
-		     const struct cfs_ds_layer_name *n,
-		     const struct cfs_ds_parallel *target, uint32_t s)
+static bool in_stage(const struct cfs_ds_remodel *rm,
+		     const struct cfs_ds_layer_name *n, uint32_t s)
 {
-	if (!target->pp)
+	if (!rm->pp)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
-		return target->bounds[s] == 0 ||
-		       target->bounds[s + 1] >= m->n_layers;
-	return n->layer >= target->bounds[s] &&
-	       n->layer < target->bounds[s + 1];
+		return rm->bounds[s] == 0 ||
+		       rm->bounds[s + 1] >= rm->model.n_layers;
+	return n->layer >= rm->bounds[s] && n->layer < rm->bounds[s + 1];
 }
 
-static uint32_t list_stage(const struct cfs_ds_model *m,
-			   const struct cfs_ds_parallel *target, uint32_t s,
+static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 			   struct place *out)
 {
+	const struct cfs_ds_model *m = &rm->model;
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct cfs_ds_whole *w = &m->v[i];
 
-		out[n] = (struct place){w, rename_to(m, w, target->pp > 0)};
-		if (in_stage(m, &out[n].name, target, s))
+		out[n] = (struct place){w, rename_to(m, w, rm->pp > 0)};
+		if (in_stage(rm, &out[n].name, s))
 			n++;
 	}
 	qsort(out, n, sizeof(*out), place_cmp);
@@ -266,10 +258,115 @@ static int make_rank(const struct cfs_ds_remodel *rm, const struct place *v,
 	return r;
 }
 
+/* ---- layers and stages ---- */
+
+/* Only what is by layer can be put in other stages. */
+static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
+{
+	const struct cfs_topology *from = &rm->from->base.topology;
+	bool same =
+		rm->pp ? from->pipeline && from->pp == rm->pp : !from->pipeline;
+
+	for (uint32_t i = 0; !same && i < rm->model.n; i++)
+		if (rm->model.v[i].name.form == CFS_DS_FORM_PLAIN)
+			return cfs_fail(err, -ENOTSUP,
+					"parameter %s: its name does not say "
+					"of which layer it is",
+					rm->model.v[i].name.name);
+	if (!same && !rm->model.n_layers)
+		return cfs_fail(err, -ENOTSUP,
+				"the model is of no family whose layers are "
+				"known");
+	return 0;
+}
+
+static int number_cmp(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* Tied ones lie in the first. */
+static int list_layers(struct cfs_ds_remodel *rm)
+{
+	struct cfs_ds_layers *l = &rm->layers;
+	uint32_t kept = 0;
+
+	l->v = calloc((size_t)rm->model.n + 1, sizeof(*l->v));
+	if (!l->v)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < rm->model.n; i++)
+		l->v[l->n++] = rm->model.v[i].name.layer;
+	qsort(l->v, l->n, sizeof(*l->v), number_cmp);
+	for (uint32_t i = 0; i < l->n; i++)
+		if (!i || l->v[i] != l->v[i - 1])
+			l->v[kept++] = l->v[i];
+	l->n = kept;
+	return 0;
+}
+
+static int find_bounds(struct cfs_ds_remodel *rm, const uint32_t *given,
+		       struct cfs_error *err)
+{
+	const struct cfs_ds_family *family = rm->model.family;
+	uint32_t n = rm->model.n_layers;
+	bool old = cfs_ds_version_cmp(rm->from->base.writer_version,
+				      CFS_BALANCE_WEIGHTS_SINCE) < 0;
+	_cleanup_(cfs_freep) uint64_t *weights =
+		calloc((size_t)n + 1, sizeof(*weights));
+	int r;
+
+	rm->bounds = calloc((size_t)rm->pp + 1, sizeof(*rm->bounds));
+	if (!rm->bounds || !weights)
+		return -ENOMEM;
+	if (given) {
+		memcpy(rm->bounds, given,
+		       ((size_t)rm->pp + 1) * sizeof(*given));
+		return 0;
+	}
+	if (!family)
+		return -ENOTSUP;
+	for (uint32_t i = family->first; i + family->last < n; i++)
+		weights[i] = 1;
+	r = cfs_balance_weights(weights, n, rm->pp, old, rm->bounds);
+	return r < 0 ? cfs_fail(err, r,
+				"%u layers cannot be cut into %u stages", n,
+				rm->pp)
+		     : 0;
+}
+
+uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer)
+{
+	uint32_t s = 0;
+
+	while (s + 1 < rm->pp && layer >= rm->bounds[s + 1])
+		s++;
+	return s;
+}
+
+bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
+		       uint32_t t, uint32_t *row_out)
+{
+	const struct cfs_filetab *files = step->base.files;
+
+	for (uint32_t i = 0; i < cfs_filetab_count(files); i++) {
+		const char *path = cfs_filetab_path(files, i);
+		const char *slash = strrchr(path, '/');
+		struct cfs_ds_name n =
+			cfs_ds_name_parse(slash ? slash + 1 : path);
+
+		if (n.kind == CFS_DS_LAYER && n.dp == layer && n.mp == t) {
+			*row_out = i;
+			return true;
+		}
+	}
+	return false;
+}
+
 /* ---- the step ---- */
 
-static int make_ranks(struct cfs_ds_step *step,
-		      const struct cfs_ds_parallel *target)
+static int make_ranks(struct cfs_ds_step *step)
 {
 	struct cfs_ds_remodel *rm = step->remodel;
 	_cleanup_(cfs_freep) struct place *v =
@@ -277,7 +374,7 @@ static int make_ranks(struct cfs_ds_step *step,
 	int r = v ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; !r && i < step->base.n_ranks; i++) {
-		uint32_t n = list_stage(&rm->model, target, i / rm->tp, v);
+		uint32_t n = list_stage(rm, i / rm->tp, v);
 
 		rm->made[i].remodel = rm;
 		rm->made[i].t = i % rm->tp;
@@ -329,11 +426,19 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	if (!made)
 		return -ENOMEM;
 	made->base.topology.tp = made->remodel->tp = target->tp;
-	made->base.topology.pp = target->pp;
+	made->base.topology.pp = CFS_MAX(target->pp, 1u);
+	made->base.topology.pipeline = target->pp > 0;
+	made->remodel->pp = target->pp;
 	r = cfs_ds_model_read(step, target->tp, target->rules,
 			      &made->remodel->model, err);
 	if (!r)
-		r = make_ranks(made, target);
+		r = check_forms(made->remodel, err);
+	if (!r)
+		r = list_layers(made->remodel);
+	if (!r && target->pp)
+		r = find_bounds(made->remodel, target->bounds, err);
+	if (!r)
+		r = make_ranks(made);
 	if (r < 0) {
 		cfs_step_unref(&made->base);
 		return r;
@@ -355,6 +460,8 @@ void cfs_ds_remodel_free(struct cfs_ds_step *step)
 	cfs_ds_model_fini(&rm->model);
 	cfs_step_unref(&rm->from->base);
 	free(rm->made);
+	free(rm->bounds);
+	free(rm->layers.v);
 	free(rm);
 	free(step->ranks);
 	free(step->base.ranks);

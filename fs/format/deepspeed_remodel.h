@@ -11,8 +11,23 @@
 struct cfs_ds_parallel {
 	uint32_t tp;
 	uint32_t pp;		/* 0: no pipeline, parameters in sequence */
-	const uint32_t *bounds; /* pp + 1 layers; with pp only */
+	const uint32_t *bounds; /* pp + 1 layers, or NULL: by the rule */
 	const struct cfs_rule *rules; /* or NULL */
+};
+
+/* The layers that hold something, ascending. */
+struct cfs_ds_layers {
+	uint32_t *v;
+	uint32_t n;
+};
+
+struct cfs_ds_remodel {
+	struct cfs_ds_step *from; /* a reference */
+	struct cfs_ds_model model;
+	struct cfs_ds_layers layers;
+	uint32_t tp, pp;	  /* pp 0: in sequence */
+	uint32_t *bounds;	  /* pp + 1 */
+	struct cfs_ds_made *made; /* by rank */
 };
 
 /* Takes a reference to @step; the new one has one of its own.  -ENOTSUP,
@@ -21,6 +36,12 @@ CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
 				  const struct cfs_ds_parallel *target,
 				  struct cfs_ds_step **out,
 				  struct cfs_error *err);
+/* The stage that has layer @layer. */
+uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer);
+/* The file table's row of a source's layer file. */
+bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
+		       uint32_t t, uint32_t *row_out);
+
 /* What cfs_ds_step_free() does with such a step. */
 void cfs_ds_remodel_free(struct cfs_ds_step *step);
 

@@ -27,29 +27,20 @@ static const struct cfs_node *config(const struct resolving *rs,
 	return cfs_ds_config_get(rs->step->ds_config, path);
 }
 
-static bool is_pipeline(const struct resolving *rs)
-{
-	return rs->from->pp > 1 ||
-	       cfs_node_is_none(
-		       cfs_node_get(rs->step->ranks[0].model_root, "module"));
-}
-
 static int resolve_ranks(struct resolving *rs)
 {
 	const struct cfs_request *q = rs->request;
 	struct cfs_topology *t = &rs->out->topology;
 
-	if (q->tp && q->tp != rs->from->tp)
-		return cfs_fail(rs->err, -ENOTSUP,
-				"tp%u (or mp%u): the step has tp %u, and "
-				"changing tensor "
-				"parallelism is not supported yet",
-				q->tp, q->tp, rs->from->tp);
-	if (q->pp && q->pp != rs->from->pp)
-		return cfs_fail(rs->err, -ENOTSUP,
-				"pp%u: the step has pp %u, and changing "
-				"pipeline parallelism is not supported yet",
-				q->pp, rs->from->pp);
+	if (q->tp) {
+		t->tp = q->tp;
+		rs->out->tp = CFS_FROM_REQUEST;
+	}
+	if (q->pp >= 0) {
+		t->pipeline = q->pp > 0;
+		t->pp = CFS_MAX((uint32_t)q->pp, 1u);
+		rs->out->pp = CFS_FROM_REQUEST;
+	}
 	if (q->dp) {
 		t->dp = q->dp;
 		rs->out->dp = CFS_FROM_REQUEST;
@@ -75,7 +66,10 @@ static int resolve_stage(struct resolving *rs)
 		t->zero_stage = 1;
 		rs->out->zero_stage = CFS_FROM_REQUEST;
 	}
-	if (t->zero_stage > 1 && is_pipeline(rs))
+	if (t->zero_stage > 1 && t->pipeline && !rs->from->pipeline &&
+	    q->zero_stage < 0)
+		t->zero_stage = 1;
+	if (t->zero_stage > 1 && t->pipeline)
 		return cfs_fail(rs->err, -EINVAL,
 				"zero%d: DeepSpeed's pipeline modules take "
 				"ZeRO up to stage 1",
@@ -150,7 +144,7 @@ static int resolve_stage0_class(struct resolving *rs)
 		set_class(rs, CFS_OPT_NONE, CFS_FROM_SOURCE);
 		return 0;
 	}
-	if (is_pipeline(rs))
+	if (rs->out->topology.pipeline)
 		return cfs_fail(rs->err, -ENOTSUP,
 				"zero0: stage 0 of a pipeline is not "
 				"supported; use zero1");
@@ -275,6 +269,8 @@ int cfs_ds_resolve(const struct cfs_step *step,
 	struct cfs_resolved resolved = {
 		.topology = step->topology,
 		.dp = CFS_FROM_SOURCE,
+		.tp = CFS_FROM_SOURCE,
+		.pp = CFS_FROM_SOURCE,
 		.zero_stage = CFS_FROM_SOURCE,
 	};
 	struct resolving rs = {

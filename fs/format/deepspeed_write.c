@@ -7,6 +7,7 @@
  * r of the target takes that of rank r, or r mod n where the source has only n.
  * Stages 0 to 2 take rank 0's, which is what the framework writes.
  */
+#include "fs/format/deepspeed_remodel.h"
 #include "fs/format/deepspeed_write.h"
 
 #include <assert.h>
@@ -144,8 +145,34 @@ static int64_t lost_step_of(const struct cfs_ds_step *step)
 
 static const struct cfs_tree_ops ds_tree_ops;
 
-int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
-		 struct cfs_tree **tree_out, struct cfs_error *err)
+/* A pipeline made of something else: layer by layer. */
+static int plan_layers(struct cfs_ds_tree *t)
+{
+	const struct cfs_ds_remodel *rm = cfs_ds_step_of(t->base.step)->remodel;
+	int r = 0;
+
+	for (uint32_t i = 0; rm->pp && !r && i < rm->layers.n; i++) {
+		uint32_t stage = cfs_ds_stage_of(rm, rm->layers.v[i]);
+
+		for (uint32_t k = 0; !r && k < rm->tp; k++) {
+			struct cfs_ds_name name = {.kind = CFS_DS_LAYER,
+						   .dp = rm->layers.v[i],
+						   .mp = k};
+			struct cfs_ds_plan plan = {.part = CFS_DS_PART_LAYER,
+						   .mp = stage * rm->tp + k,
+						   .layer = rm->layers.v[i]};
+			char buf[128];
+
+			r = plan_add(
+				t, cfs_ds_name_format(&name, buf, sizeof(buf)),
+				&plan);
+		}
+	}
+	return r;
+}
+
+static int write_step(struct cfs_step *step, const struct cfs_resolved *target,
+		      struct cfs_tree **tree_out, struct cfs_error *err)
 {
 	bool elastic =
 		can_stay_elastic(cfs_ds_step_of(step), &target->topology);
@@ -171,7 +198,8 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	for (uint32_t mp = 0; r >= 0 && mp < step->n_ranks; mp++)
 		r = plan_rank(t, mp);
 	if (r >= 0)
-		r = plan_carried(t);
+		r = cfs_ds_step_of(step)->remodel ? plan_layers(t)
+						  : plan_carried(t);
 	if (r >= 0)
 		r = cfs_tree_seal(&t->base);
 	if (r < 0) {
@@ -180,6 +208,27 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	}
 	*tree_out = &t->base;
 	return 0;
+}
+
+int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
+		 struct cfs_tree **tree_out, struct cfs_error *err)
+{
+	const struct cfs_topology *from = &step->topology;
+	const struct cfs_topology *to = &target->topology;
+	const struct cfs_ds_parallel parallel = {
+		.tp = to->tp, .pp = to->pipeline ? to->pp : 0};
+	struct cfs_ds_step *made;
+	int r;
+
+	if (from->tp == to->tp && from->pp == to->pp &&
+	    from->pipeline == to->pipeline)
+		return write_step(step, target, tree_out, err);
+	r = cfs_ds_remodel(cfs_ds_step_of(step), &parallel, &made, err);
+	if (r < 0)
+		return r;
+	r = write_step(&made->base, target, tree_out, err);
+	cfs_step_unref(&made->base); /* the tree has its own */
+	return r;
 }
 
 /* ---- building one file ---- */
@@ -238,7 +287,7 @@ static int source_model(struct cfs_ds_out *out, struct cfs_torchfile **tf_out,
 	return 0;
 }
 
-static int make_file(struct cfs_ds_out *out, enum cfs_ds_part part,
+static int make_file(struct cfs_ds_out *out, const struct cfs_ds_plan *plan,
 		     struct cfs_map **map_out)
 {
 	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *tf = NULL;
@@ -246,8 +295,11 @@ static int make_file(struct cfs_ds_out *out, enum cfs_ds_part part,
 	struct cfs_node *root = NULL, *source;
 	int r;
 
-	if (part == CFS_DS_PART_OPTIM) {
+	if (plan->part == CFS_DS_PART_OPTIM) {
 		r = cfs_ds_write_optim(out, &root);
+	} else if (plan->part == CFS_DS_PART_LAYER) {
+		root = cfs_node_ordereddict(out->doc);
+		r = cfs_ds_write_layer(out, plan->layer, "", root);
 	} else {
 		r = source_model(out, &tf, &source);
 		if (r >= 0)
@@ -284,9 +336,12 @@ static int build_torch(const struct cfs_ds_tree *t,
 	out.w = prefix ? cfs_torch_writer_new(step->base.files, prefix) : NULL;
 	if (out.open && out.w) {
 		out.doc = cfs_torch_writer_doc(out.w);
-		r = make_file(&out, plan->part, map_out);
+		r = make_file(&out, plan, map_out);
 	}
 	cfs_torch_writer_free(out.w);
+	for (uint32_t i = 0; i < out.n_parsed; i++)
+		cfs_torchfile_free(out.parsed[i]);
+	free(out.parsed);
 	for (uint32_t i = 0; out.open && i < n_files; i++)
 		if (out.open[i])
 			cfs_filepool_put(step->base.pool, out.open[i]);

@@ -17,6 +17,7 @@ struct cfs_file;
 enum cfs_ds_part {
 	CFS_DS_PART_MODEL,
 	CFS_DS_PART_OPTIM,
+	CFS_DS_PART_LAYER,
 	CFS_DS_PART_CARRIED
 };
 
@@ -24,6 +25,7 @@ struct cfs_ds_plan {
 	enum cfs_ds_part part;
 	uint32_t mp, dp; /* model-parallel rank (its row), data-parallel rank */
 	uint32_t file;	 /* CARRIED: in the step's file table */
+	uint32_t layer;	 /* LAYER */
 };
 
 struct cfs_ds_tree {
@@ -46,6 +48,9 @@ struct cfs_ds_out {
 	struct cfs_torch_writer *w;
 	struct cfs_pickle *doc;
 	struct cfs_file **open; /* by file table index; NULL: not opened */
+	/* Files parsed for this one alone. */
+	struct cfs_torchfile **parsed;
+	uint32_t n_parsed, cap_parsed;
 	struct cfs_error *err;
 };
 
@@ -121,6 +126,19 @@ CFS_MUST_CHECK int cfs_ds_model_possible(const struct cfs_ds_step *step,
 CFS_MUST_CHECK int cfs_ds_write_model(struct cfs_ds_out *out,
 				      struct cfs_node *source,
 				      struct cfs_node **root_out);
+/* ---- deepspeed_write_layer.c: of a step made of another one ---- */
+
+/* Adds what layer @number has, names behind @prefix. */
+CFS_MUST_CHECK int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
+				      const char *prefix, struct cfs_node *map);
+/* The module of all layers in sequence. */
+CFS_MUST_CHECK int cfs_ds_write_sequence(struct cfs_ds_out *out,
+					 struct cfs_node **module_out);
+
+/* ---- deepspeed_write_client.c: of a step made of another one ---- */
+
+void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root);
+
 /* The outer dict around what the optimizer classes make. */
 CFS_MUST_CHECK int cfs_ds_write_optim(struct cfs_ds_out *out,
 				      struct cfs_node **root_out);

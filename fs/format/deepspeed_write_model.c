@@ -379,6 +379,19 @@ static int replace_layout(struct module *m, struct cfs_node *root)
 	return 0;
 }
 
+/* A pipeline's weights are in layer files. */
+static int replace_module(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	struct cfs_node *module = cfs_node_none(out->doc);
+	int r = 0;
+
+	if (!out->topo->pipeline)
+		r = cfs_ds_write_sequence(out, &module);
+	if (!r)
+		cfs_node_replace(out->doc, root, "module", module);
+	return r;
+}
+
 int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
 		       struct cfs_node **root_out)
 {
@@ -397,8 +410,15 @@ int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
 
 	if (!root || !nodes)
 		return -ENOMEM;
+	if (out->step->remodel) {
+		r = replace_module(out, root);
+		if (r < 0)
+			return r;
+		m.src = cfs_node_get(root, "module");
+		cfs_ds_write_client(out, root);
+	}
 	find_entries(&m);
-	if (from3 || to3) {
+	if (to3 || (from3 && !out->step->remodel)) {
 		struct cfs_node *module;
 
 		if (!cfs_node_is_map(m.src))

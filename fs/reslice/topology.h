@@ -18,6 +18,7 @@ const char *cfs_optimizer_class_name(enum cfs_optimizer_class cls);
 
 struct cfs_topology {
 	uint32_t dp, tp, pp;
+	bool pipeline;	/* parameters lie in layer files; pp may be 1 */
 	int zero_stage; /* 0 to 3 */
 	enum cfs_optimizer_class optimizer;
 	bool round_robin;
@@ -42,7 +43,8 @@ const char *cfs_origin_name(enum cfs_origin origin);
  * fs/view/name.c parses it; a format's resolve() completes it.
  */
 struct cfs_request {
-	uint32_t dp, tp, pp;	 /* 0: not named */
+	uint32_t dp, tp;	 /* 0: not named */
+	int pp;			 /* -1; 0: layers in sequence, no pipeline */
 	int zero_stage;		 /* -1: not named */
 	int bf16_optimizer;	 /* 1 @bf16opt, 0 @zeroopt, -1 */
 	int round_robin;	 /* 1 @rr, 0 @norr, -1 */
@@ -51,13 +53,15 @@ struct cfs_request {
 
 #define CFS_REQUEST_INIT                                                       \
 	{                                                                      \
-		.zero_stage = -1, .bf16_optimizer = -1, .round_robin = -1      \
+		.pp = -1, .zero_stage = -1, .bf16_optimizer = -1,              \
+		.round_robin = -1                                              \
 	}
 
 /* A completed request, with the origin of each item. */
 struct cfs_resolved {
 	struct cfs_topology topology;
-	enum cfs_origin dp, zero_stage, optimizer, round_robin, sub_group_size;
+	enum cfs_origin dp, tp, pp, zero_stage, optimizer, round_robin,
+		sub_group_size;
 };
 
 #endif

@@ -88,6 +88,22 @@ static int set_degree(const struct item *item, void *field, int value,
 	return 0;
 }
 
+/* Of a pipeline; 0: none. */
+static int set_stages(const struct item *item, void *field, int value,
+		      struct cfs_error *err)
+{
+	int *stages = field;
+
+	(void)value;
+	if (!item->has_number || item->number > DEGREE_MAX)
+		return fail_number(item, "a number from 0 to 65536, as in pp4",
+				   err);
+	if (*stages >= 0)
+		return fail_twice(item, err);
+	*stages = (int)item->number;
+	return 0;
+}
+
 static int set_stage(const struct item *item, void *field, int value,
 		     struct cfs_error *err)
 {
@@ -147,7 +163,7 @@ static const struct word {
 	/* DeepSpeed's one model-parallel number is the tensor degree where
 	 * there are no pipeline stages. */
 	{"mp", FIELD(tp), set_degree, 0},
-	{"pp", FIELD(pp), set_degree, 0},
+	{"pp", FIELD(pp), set_stages, 0},
 	{"zero", FIELD(zero_stage), set_stage, 0},
 	{"sub", FIELD(sub_group_size), set_elements, 0},
 	{"bf16opt", FIELD(bf16_optimizer), set_flag, 1},
@@ -230,8 +246,8 @@ const char *cfs_view_name_format(const struct cfs_request *request, char *buf,
 		buf[0] = '\0';
 	if (request->tp)
 		put(buf, size, &len, "tp", request->tp, true);
-	if (request->pp)
-		put(buf, size, &len, "pp", request->pp, true);
+	if (request->pp >= 0)
+		put(buf, size, &len, "pp", (uint64_t)request->pp, true);
 	if (request->dp)
 		put(buf, size, &len, "dp", request->dp, true);
 	if (request->zero_stage >= 0)
