@@ -103,6 +103,12 @@ static const char *merge(struct cfs_request *request,
 		return "round_robin_gradients";
 	if (DIFFER(r->sub_group_size, more->sub_group_size, 0))
 		return "sub_group_size";
+	if (DIFFER(r->vocabulary, more->vocabulary, 0))
+		return "the vocabulary";
+	if (DIFFER(r->qkv_in_parts, more->qkv_in_parts, -1))
+		return "the order of queries, keys and values";
+	if (DIFFER(r->bias_sum, more->bias_sum, -1))
+		return "how biases are shared";
 	r->dp = r->dp ? r->dp : more->dp;
 	r->tp = r->tp ? r->tp : more->tp;
 	r->pp = CFS_MAX(r->pp, more->pp);
@@ -111,6 +117,9 @@ static const char *merge(struct cfs_request *request,
 	r->round_robin = CFS_MAX(r->round_robin, more->round_robin);
 	r->sub_group_size =
 		r->sub_group_size ? r->sub_group_size : more->sub_group_size;
+	r->vocabulary = CFS_MAX(r->vocabulary, more->vocabulary);
+	r->qkv_in_parts = CFS_MAX(r->qkv_in_parts, more->qkv_in_parts);
+	r->bias_sum = CFS_MAX(r->bias_sum, more->bias_sum);
 	return NULL;
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/format/deepspeed_remodel.h"
 #include "store/util/error.h"
 
 struct collecting {
@@ -152,16 +153,16 @@ static int read_all(struct collecting *c)
 	return r;
 }
 
-int cfs_ds_model_read(const struct cfs_ds_step *step, uint32_t tp,
-		      const struct cfs_rule *rules, struct cfs_ds_model *out,
-		      struct cfs_error *err)
+int cfs_ds_model_read(const struct cfs_ds_step *step,
+		      const struct cfs_ds_parallel *target,
+		      struct cfs_ds_model *out, struct cfs_error *err)
 {
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *names =
 		cfs_catalogue_new();
 	struct collecting c = {.model = out,
 			       .names = names,
-			       .rules = rules,
-			       .tp = tp,
+			       .rules = target->rules,
+			       .tp = target->tp,
 			       .err = err};
 	size_t most = 1;
 	int r;
@@ -177,6 +178,11 @@ int cfs_ds_model_read(const struct cfs_ds_step *step, uint32_t tp,
 	}
 	if (out->family)
 		out->family->facts(step, &out->facts);
+	out->facts.vocabulary = target->vocabulary;
+	if (target->qkv_in_parts >= 0)
+		out->facts.qkv_in_parts = target->qkv_in_parts;
+	if (target->bias_sum >= 0)
+		out->facts.parallel_residual = target->bias_sum;
 	r = read_all(&c);
 	if (r < 0) {
 		cfs_ds_model_fini(out);

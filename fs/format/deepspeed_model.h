@@ -28,13 +28,15 @@ struct cfs_ds_model {
 	bool pipeline; /* the step's form */
 };
 
+struct cfs_ds_parallel;
+
 /*
- * The model of @step, to be cut for @tp ranks by @rules, or the family's where
- * they are NULL or say nothing.  -ENOTSUP: a parameter no rule names, or that
- * cannot be cut (@err names it); -EINVAL: ranks that differ.
+ * The model of @step, to be cut as @target says: by its rules, or the family's
+ * where they are NULL or say nothing.  -ENOTSUP: a parameter no rule names, or
+ * that cannot be cut (@err names it); -EINVAL: ranks that differ.
  */
 CFS_MUST_CHECK int cfs_ds_model_read(const struct cfs_ds_step *step,
-				     uint32_t tp, const struct cfs_rule *rules,
+				     const struct cfs_ds_parallel *target,
 				     struct cfs_ds_model *out,
 				     struct cfs_error *err);
 void cfs_ds_model_fini(struct cfs_ds_model *model);

@@ -429,8 +429,7 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	made->base.topology.pp = CFS_MAX(target->pp, 1u);
 	made->base.topology.pipeline = target->pp > 0;
 	made->remodel->pp = target->pp;
-	r = cfs_ds_model_read(step, target->tp, target->rules,
-			      &made->remodel->model, err);
+	r = cfs_ds_model_read(step, target, &made->remodel->model, err);
 	if (!r)
 		r = check_forms(made->remodel, err);
 	if (!r)

@@ -13,6 +13,9 @@ struct cfs_ds_parallel {
 	uint32_t pp;		/* 0: no pipeline, parameters in sequence */
 	const uint32_t *bounds; /* pp + 1 layers, or NULL: by the rule */
 	const struct cfs_rule *rules; /* or NULL */
+	/* What the checkpoint does not tell; as in struct cfs_request. */
+	uint64_t vocabulary;
+	int qkv_in_parts, bias_sum;
 };
 
 /* The layers that hold something, ascending. */

@@ -268,6 +268,9 @@ int cfs_ds_resolve(const struct cfs_step *step,
 {
 	struct cfs_resolved resolved = {
 		.topology = step->topology,
+		.vocabulary = request->vocabulary,
+		.qkv_in_parts = request->qkv_in_parts,
+		.bias_sum = request->bias_sum,
 		.dp = CFS_FROM_SOURCE,
 		.tp = CFS_FROM_SOURCE,
 		.pp = CFS_FROM_SOURCE,

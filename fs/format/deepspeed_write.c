@@ -216,7 +216,11 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	const struct cfs_topology *from = &step->topology;
 	const struct cfs_topology *to = &target->topology;
 	const struct cfs_ds_parallel parallel = {
-		.tp = to->tp, .pp = to->pipeline ? to->pp : 0};
+		.tp = to->tp,
+		.pp = to->pipeline ? to->pp : 0,
+		.vocabulary = target->vocabulary,
+		.qkv_in_parts = target->qkv_in_parts,
+		.bias_sum = target->bias_sum};
 	struct cfs_ds_step *made;
 	int r;
 

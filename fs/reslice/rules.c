@@ -106,7 +106,7 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 		return cfs_fail(q->err, -ENOTSUP,
 				"%u ranks pad the vocabulary to %llu rows, %u "
 				"to fewer, depending on its true size: say it "
-				"(vocab)",
+				"(@vocabN)",
 				q->tp, (unsigned long long)rows, q->to_tp);
 	*out = cfs_div_up(words ? words : rows, unit) * unit;
 	return 0;
@@ -156,8 +156,8 @@ static int qkv(const struct question *q)
 				"%llu heads share %llu of keys, and which "
 				"version wrote them is not told: since "
 				"2024-11-14 queries lie before keys before "
-				"values (rule \"parts\"), before that head by "
-				"head (rule \"rows\")",
+				"values (@qkvparts), before that head by "
+				"head (@qkvheads)",
 				(unsigned long long)f->heads,
 				(unsigned long long)(kv / head));
 	return cut(q, 0, 3, (const uint64_t[]){f->hidden, kv, kv});
@@ -170,7 +170,7 @@ static int row_bias(const struct question *q)
 	if (added < 0)
 		return cfs_fail(q->err, -ENOTSUP,
 				"whether ranks add it up (gpt_j_residual) is "
-				"not told: rule \"sum\" or \"same\"");
+				"not told: @biassum or @biassame");
 	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
 }
 

@@ -49,17 +49,23 @@ struct cfs_request {
 	int bf16_optimizer;	 /* 1 @bf16opt, 0 @zeroopt, -1 */
 	int round_robin;	 /* 1 @rr, 0 @norr, -1 */
 	uint64_t sub_group_size; /* 0: not named */
+	/* What a model's checkpoints do not tell: */
+	uint64_t vocabulary; /* without padding; 0: not named */
+	int qkv_in_parts;    /* 1 @qkvparts, 0 @qkvheads, -1 */
+	int bias_sum;	     /* 1 @biassum, 0 @biassame, -1 */
 };
 
 #define CFS_REQUEST_INIT                                                       \
 	{                                                                      \
 		.pp = -1, .zero_stage = -1, .bf16_optimizer = -1,              \
-		.round_robin = -1                                              \
+		.round_robin = -1, .qkv_in_parts = -1, .bias_sum = -1          \
 	}
 
 /* A completed request, with the origin of each item. */
 struct cfs_resolved {
 	struct cfs_topology topology;
+	uint64_t vocabulary; /* as the request has them */
+	int qkv_in_parts, bias_sum;
 	enum cfs_origin dp, tp, pp, zero_stage, optimizer, round_robin,
 		sub_group_size;
 };

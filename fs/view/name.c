@@ -9,7 +9,8 @@
 
 #define DEGREE_MAX 65536 /* ranks of one kind; far above any machine */
 #define KNOWN_ITEMS                                                            \
-	"dpN, zeroN, bf16opt, zeroopt, rr, norr, subN, tpN, ppN, mpN"
+	"dpN, zeroN, bf16opt, zeroopt, rr, norr, subN, tpN, ppN, mpN, "        \
+	"vocabN, qkvparts, qkvheads, biassum, biassame"
 
 /* One item of a name: a word and, where the word wants one, a number. */
 struct item {
@@ -134,6 +135,23 @@ static int set_elements(const struct item *item, void *field, int value,
 	return 0;
 }
 
+static int set_words(const struct item *item, void *field, int value,
+		     struct cfs_error *err)
+{
+	uint64_t *words = field;
+
+	(void)value;
+	if (!item->has_number || item->number < 1 || item->number > UINT32_MAX)
+		return fail_number(item,
+				   "the size of the vocabulary without "
+				   "padding, as in vocab50277",
+				   err);
+	if (*words)
+		return fail_twice(item, err);
+	*words = item->number;
+	return 0;
+}
+
 static int set_flag(const struct item *item, void *field, int value,
 		    struct cfs_error *err)
 {
@@ -170,6 +188,11 @@ static const struct word {
 	{"zeroopt", FIELD(bf16_optimizer), set_flag, 0},
 	{"rr", FIELD(round_robin), set_flag, 1},
 	{"norr", FIELD(round_robin), set_flag, 0},
+	{"vocab", FIELD(vocabulary), set_words, 0},
+	{"qkvparts", FIELD(qkv_in_parts), set_flag, 1},
+	{"qkvheads", FIELD(qkv_in_parts), set_flag, 0},
+	{"biassum", FIELD(bias_sum), set_flag, 1},
+	{"biassame", FIELD(bias_sum), set_flag, 0},
 };
 
 static int apply(const struct item *item, struct cfs_request *req,
@@ -261,5 +284,13 @@ const char *cfs_view_name_format(const struct cfs_request *request, char *buf,
 		    false);
 	if (request->sub_group_size)
 		put(buf, size, &len, "sub", request->sub_group_size, true);
+	if (request->vocabulary)
+		put(buf, size, &len, "vocab", request->vocabulary, true);
+	if (request->qkv_in_parts >= 0)
+		put(buf, size, &len,
+		    request->qkv_in_parts ? "qkvparts" : "qkvheads", 0, false);
+	if (request->bias_sum >= 0)
+		put(buf, size, &len, request->bias_sum ? "biassum" : "biassame",
+		    0, false);
 	return buf;
 }

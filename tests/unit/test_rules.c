@@ -92,7 +92,7 @@ START_TEST(heads)
 	expect(CFS_RULE_QKV, &facts, 12, 8, 2, 4, CUT(0, 24, 8, 1, 24));
 	refuse(-EINVAL, CFS_RULE_QKV, &facts, 12, 8, 2, 8, "4 heads");
 	/* two heads of keys: 8 + 4 + 4 rows */
-	refuse(-ENOTSUP, CFS_RULE_QKV, &facts, 8, 8, 2, 1, "\"parts\"");
+	refuse(-ENOTSUP, CFS_RULE_QKV, &facts, 8, 8, 2, 1, "@qkvparts");
 	facts.qkv_in_parts = 1;
 	expect(CFS_RULE_QKV, &facts, 8, 8, 2, 1, CUT(0, 16, 8, 3, 8, 4, 4));
 	refuse(-EINVAL, CFS_RULE_QKV, &facts, 8, 8, 2, 4, "2 of keys");
@@ -106,7 +106,7 @@ START_TEST(mlps_and_biases)
 	struct cfs_model_facts facts = unknown;
 
 	refuse(-ENOTSUP, CFS_RULE_UP, &facts, 8, 4, 2, 1, "\"halves\"");
-	refuse(-ENOTSUP, CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, "\"sum\"");
+	refuse(-ENOTSUP, CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, "@biassum");
 	facts.gated = facts.parallel_residual = 1;
 	expect(CFS_RULE_UP, &facts, 8, 4, 2, 1, CUT(0, 16, 4, 2, 8, 8));
 	expect(CFS_RULE_ROW_BIAS, &facts, 8, 0, 2, 1, WHOLE(CFS_TP_SUM, 8, 0));
@@ -146,7 +146,7 @@ START_TEST(vocabularies)
 	refuse(-ENOTSUP, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "padded");
 	/* 512 rows of two ranks: 257 to 512 words, so 384 or 512 for one */
 	facts.divisible_by = 128;
-	refuse(-ENOTSUP, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "(vocab)");
+	refuse(-ENOTSUP, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "@vocabN");
 	/* the same for all of them */
 	{
 		struct cfs_tp_layout from, to;
