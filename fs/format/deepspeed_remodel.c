@@ -147,11 +147,9 @@ static bool is_tied(const struct cfs_ds_model *m)
 }
 
 static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
-					  const struct cfs_ds_whole *w,
+					  struct cfs_ds_layer_name n,
 					  bool pipeline)
 {
-	struct cfs_ds_layer_name n = w->name;
-
 	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
 		n.form = CFS_DS_FORM_PIPELINE;
 		if (!n.layer && m->family->tied_key && is_tied(m)) {
@@ -179,6 +177,15 @@ static bool in_stage(const struct cfs_ds_remodel *rm,
 	return n->layer >= rm->bounds[s] && n->layer < rm->bounds[s + 1];
 }
 
+bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
+			 uint32_t stage, char *buf, size_t size)
+{
+	struct cfs_ds_layer_name n =
+		rename_to(&rm->model, cfs_ds_layer_parse(name), rm->pp > 0);
+
+	return in_stage(rm, &n, stage) && !cfs_ds_layer_format(&n, buf, size);
+}
+
 static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 			   struct place *out)
 {
@@ -188,7 +195,7 @@ static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct cfs_ds_whole *w = &m->v[i];
 
-		out[n] = (struct place){w, rename_to(m, w, rm->pp > 0)};
+		out[n] = (struct place){w, rename_to(m, w->name, rm->pp > 0)};
 		if (in_stage(rm, &out[n].name, s))
 			n++;
 	}

@@ -39,6 +39,9 @@ CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
 				  const struct cfs_ds_parallel *target,
 				  struct cfs_ds_step **out,
 				  struct cfs_error *err);
+/* What stage @stage calls what the source calls @name; false: it has none. */
+bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
+			 uint32_t stage, char *buf, size_t size);
 /* The stage that has layer @layer. */
 uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer);
 /* The file table's row of a source's layer file. */
