@@ -274,6 +274,7 @@ static const struct {
 	{"bf16opt", "optimizer state as BF16_Optimizer keeps it"},
 	{"zeroopt", "optimizer state as ZeRO's own optimizer keeps it"},
 	{"rr, norr", "round_robin_gradients on, off"},
+	{"universal", "a universal checkpoint, with tpN and ppN alone"},
 	{"subN", "sub_group_size N (stage 3)"},
 };
 

@@ -161,19 +161,29 @@ static int add_scripts(struct cfs_target *t, struct cfs_export_plan *plan)
 	return 0;
 }
 
-static int add_pointer(const char *name, struct cfs_export_plan *plan)
+static int add_pointer(const char *path, const char *name,
+		       struct cfs_export_plan *plan)
 {
 	struct cfs_export_item *item = add_item(plan);
 
 	if (!item)
 		return -ENOMEM;
-	item->path = strdup("latest");
+	item->path = strdup(path);
 	item->text = strdup(name);
 	item->pointer = true;
 	item->st.st_mode = S_IFREG | 0644;
 	item->st.st_size = (off_t)strlen(name);
 	plan->bytes += strlen(name);
 	return item->path && item->text ? 0 : -ENOMEM;
+}
+
+/* Does the view make a pointer for loaders of universal checkpoints? */
+static bool is_universal(struct cfs_vnode *run)
+{
+	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *node = NULL;
+
+	return cfs_vnode_lookup(run, "latest_universal", &node, NULL) == 0 &&
+	       cfs_vnode_kind(node) == CFS_VNODE_POINTER;
 }
 
 static bool has_step(const struct cfs_export_plan *plan, const char *name)
@@ -213,7 +223,9 @@ static int plan_run(struct cfs_target *t,
 	if (r == 0)
 		r = add_scripts(t, plan);
 	if (r == 0 && name && has_step(plan, name))
-		r = add_pointer(name, plan);
+		r = add_pointer("latest", name, plan);
+	if (r == 0 && name && has_step(plan, name) && is_universal(t->node))
+		r = add_pointer("latest_universal", name, plan);
 	return r;
 }
 

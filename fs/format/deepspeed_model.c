@@ -15,7 +15,7 @@ struct collecting {
 	struct cfs_ds_model *model;
 	struct cfs_catalogue *names; /* what was met: only for finding */
 	const struct cfs_rule *rules;
-	uint32_t tp; /* the target's */
+	const struct cfs_ds_parallel *target;
 	struct cfs_error *err;
 };
 
@@ -67,6 +67,46 @@ static const struct cfs_rule *rule_of(const struct collecting *c,
 		       : cfs_rules_find(c->model->family->rules, name);
 }
 
+/* Whole on the one rank there is, however many dimensions it has. */
+static void keep_whole(const struct cfs_param *p, struct cfs_ds_whole *w)
+{
+	w->from = (struct cfs_tp_layout){
+		.kind = CFS_TP_SAME, .ndim = 1, .shape = {p->numel}};
+	w->to = w->from;
+}
+
+/* For one rank that has all.  Where there is one already, and the loading job
+ * will have one or as many as now, what is not known does no harm. */
+static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
+			 struct cfs_ds_whole *w)
+{
+	const uint32_t tp = c->model->step->base.topology.tp;
+	bool same_size = tp == c->target->tp;
+	struct cfs_error why = {""};
+	int r;
+
+	if (tp == 1 && same_size && w->rule->kind == CFS_RULE_SAME) {
+		keep_whole(p, w);
+		return 0;
+	}
+	r = cfs_rule_whole(w->rule, &c->model->facts, p->ndim, p->shape, tp,
+			   c->target->tp, &w->from, &w->to, &why);
+	if (r == -ENOTSUP && same_size &&
+	    (w->rule->kind == CFS_RULE_ROW_BIAS ||
+	     (tp == 1 && c->target->tp_named))) {
+		keep_whole(p, w);
+		return 0;
+	}
+	if (r < 0)
+		return cfs_fail(c->err, r, "parameter %s: %s%s", p->name,
+				why.text,
+				r == -ENOTSUP && tp == 1 && same_size
+					? "; or name the only size it is to "
+					  "be loaded at (tp1)"
+					: "");
+	return 0;
+}
+
 static int lay_out(const struct collecting *c, const struct cfs_param *p,
 		   struct cfs_ds_whole *w)
 {
@@ -75,15 +115,17 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 	int r;
 
 	w->rule = rule_of(c, w->name.name);
-	if (!w->rule && tp != c->tp)
+	if (!w->rule && (tp != c->target->tp || (c->target->whole && tp != 1)))
 		return cfs_fail(c->err, -ENOTSUP,
 				"parameter %s: no rule says how %u ranks share "
 				"it (view add --rules)",
 				p->name, tp);
 	if (!w->rule)
 		w->rule = &same;
+	if (c->target->whole)
+		return lay_out_whole(c, p, w);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
-			    c->tp, &w->from, &w->to, c->err);
+			    c->target->tp, &w->from, &w->to, c->err);
 	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;
 }
 
@@ -162,7 +204,7 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 	struct collecting c = {.model = out,
 			       .names = names,
 			       .rules = target->rules,
-			       .tp = target->tp,
+			       .target = target,
 			       .err = err};
 	size_t most = 1;
 	int r;

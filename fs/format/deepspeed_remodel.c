@@ -46,6 +46,12 @@ static int append_origin(void *arg, uint32_t t, struct cfs_map *map)
 		cfs_catalogue_param(cat, o->whole->index)->numel, map);
 }
 
+/* Into how many pieces parameters are cut. */
+static uint32_t cuts(const struct cfs_ds_remodel *rm)
+{
+	return rm->whole ? 1 : rm->tp;
+}
+
 /* All of what rank @t has of @role. */
 static int append_whole(const struct cfs_ds_remodel *rm,
 			const struct cfs_ds_whole *w, uint32_t role, uint32_t t,
@@ -63,7 +69,9 @@ static int append_whole(const struct cfs_ds_remodel *rm,
 	 * whose gradients are the same on all. */
 	if (w->from.kind == CFS_TP_SUM && role >= CFS_ROLE_STATE0)
 		return append_origin(&o, t % source.tp, map);
-	return cfs_tp_append(&w->from, &source, &w->to, rm->tp, t, map);
+	return cfs_tp_append(&w->from, &source, &w->to,
+			     w->from.kind == CFS_TP_SUM ? rm->tp : cuts(rm), t,
+			     map);
 }
 
 /* The weight of what ranks add up follows its master, not its own rounded
@@ -98,7 +106,7 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 		cfs_dtype_size(cfs_catalogue_dtype(cat, w->index, role));
 	int r;
 
-	if (rm->tp == rm->from->base.topology.tp)
+	if (rm->tp == rm->from->base.topology.tp && !rm->whole)
 		return cfs_catalogue_append(catalogue_of(rm, w, made->t),
 					    w->index, role, start, count, map);
 	all = cfs_map_new(cfs_map_filetab(map));
@@ -169,7 +177,7 @@ static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 static bool in_stage(const struct cfs_ds_remodel *rm,
 		     const struct cfs_ds_layer_name *n, uint32_t s)
 {
-	if (!rm->pp)
+	if (!rm->pp || rm->whole)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
 		return rm->bounds[s] == 0 ||
@@ -221,17 +229,22 @@ static int add_param(const struct cfs_ds_remodel *rm, const struct place *p,
 		     struct cfs_catalogue *cat)
 {
 	const struct cfs_catalogue *from = catalogue_of(rm, p->whole, 0);
+	const struct cfs_param *own =
+		cfs_catalogue_param(from, p->whole->index);
+	const struct cfs_tp_layout *to = &p->whole->to;
+	bool same = to->kind != CFS_TP_CUT;
 	uint64_t shape[CFS_TP_DIMS_MAX];
 	uint32_t index;
 	char name[512];
 	int r;
 
 	r = cfs_ds_layer_format(&p->name, name, sizeof(name));
+	if (!r && !same)
+		r = cfs_tp_local_shape(to, cuts(rm), shape);
 	if (!r)
-		r = cfs_tp_local_shape(&p->whole->to, rm->tp, shape);
-	if (!r)
-		r = cfs_catalogue_add_param(cat, name, p->whole->to.ndim, shape,
-					    p->whole->group, &index);
+		r = cfs_catalogue_add_param(
+			cat, name, same ? own->ndim : to->ndim,
+			same ? own->shape : shape, p->whole->group, &index);
 	for (uint32_t k = 0; !r && k < cfs_catalogue_roles(from); k++)
 		if (cfs_catalogue_has(from, p->whole->index, k))
 			r = cfs_catalogue_set_dtype(
@@ -271,8 +284,8 @@ static int make_rank(const struct cfs_ds_remodel *rm, const struct place *v,
 static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 {
 	const struct cfs_topology *from = &rm->from->base.topology;
-	bool same =
-		rm->pp ? from->pipeline && from->pp == rm->pp : !from->pipeline;
+	bool same = rm->pp ? from->pipeline && (rm->whole || from->pp == rm->pp)
+			   : !from->pipeline;
 
 	for (uint32_t i = 0; !same && i < rm->model.n; i++)
 		if (rm->model.v[i].name.form == CFS_DS_FORM_PLAIN)
@@ -341,6 +354,12 @@ static int find_bounds(struct cfs_ds_remodel *rm, const uint32_t *given,
 				"%u layers cannot be cut into %u stages", n,
 				rm->pp)
 		     : 0;
+}
+
+const struct cfs_ds_whole *cfs_ds_remodel_whole(const struct cfs_ds_remodel *rm,
+						uint32_t rank, uint32_t param)
+{
+	return rm->made[rank].whole[param];
 }
 
 uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer)
@@ -426,13 +445,15 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 		   const struct cfs_ds_parallel *target,
 		   struct cfs_ds_step **out, struct cfs_error *err)
 {
-	uint32_t n = CFS_MAX(target->pp, 1u) * target->tp;
+	uint32_t n = target->whole ? 1 : CFS_MAX(target->pp, 1u) * target->tp;
 	struct cfs_ds_step *made = step_new(step, n);
 	int r;
 
 	if (!made)
 		return -ENOMEM;
-	made->base.topology.tp = made->remodel->tp = target->tp;
+	made->remodel->tp = target->tp;
+	made->remodel->whole = target->whole;
+	made->base.topology.tp = cuts(made->remodel);
 	made->base.topology.pp = CFS_MAX(target->pp, 1u);
 	made->base.topology.pipeline = target->pp > 0;
 	made->remodel->pp = target->pp;
@@ -441,7 +462,7 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 		r = check_forms(made->remodel, err);
 	if (!r)
 		r = list_layers(made->remodel);
-	if (!r && target->pp)
+	if (!r && target->pp && !target->whole)
 		r = find_bounds(made->remodel, target->bounds, err);
 	if (!r)
 		r = make_ranks(made);

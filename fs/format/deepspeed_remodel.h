@@ -16,6 +16,10 @@ struct cfs_ds_parallel {
 	/* What the checkpoint does not tell; as in struct cfs_request. */
 	uint64_t vocabulary;
 	int qkv_in_parts, bias_sum;
+	/* One rank has all that these would share, and of what they add up the
+	 * share of one. */
+	bool whole;
+	bool tp_named; /* whole: the user says the size, so it counts alone */
 };
 
 /* The layers that hold something, ascending. */
@@ -28,8 +32,9 @@ struct cfs_ds_remodel {
 	struct cfs_ds_step *from; /* a reference */
 	struct cfs_ds_model model;
 	struct cfs_ds_layers layers;
-	uint32_t tp, pp;	  /* pp 0: in sequence */
-	uint32_t *bounds;	  /* pp + 1 */
+	uint32_t tp, pp;  /* pp 0: in sequence */
+	uint32_t *bounds; /* pp + 1; NULL where whole */
+	bool whole;
 	struct cfs_ds_made *made; /* by rank */
 };
 
@@ -42,6 +47,9 @@ CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
 /* What stage @stage calls what the source calls @name; false: it has none. */
 bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
 			 uint32_t stage, char *buf, size_t size);
+/* What parameter @param of rank @rank is made of. */
+const struct cfs_ds_whole *cfs_ds_remodel_whole(const struct cfs_ds_remodel *rm,
+						uint32_t rank, uint32_t param);
 /* The stage that has layer @layer. */
 uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer);
 /* The file table's row of a source's layer file. */

@@ -262,6 +262,27 @@ static void resolve_alignment(struct resolving *rs)
 			v;
 }
 
+/* How many ranks there will be, of which stage, is the loading job's. */
+static int resolve_universal(struct resolving *rs)
+{
+	const struct cfs_request *q = rs->request;
+	struct cfs_topology *t = &rs->out->topology;
+
+	t->universal = q->universal > 0;
+	if (!t->universal)
+		return 0;
+	if (q->dp || q->zero_stage >= 0 || q->bf16_optimizer >= 0 ||
+	    q->round_robin >= 0 || q->sub_group_size)
+		return cfs_fail(rs->err, -EINVAL,
+				"universal: such a checkpoint is of no data-"
+				"parallel size, ZeRO stage or order; only tpN "
+				"and ppN go with it");
+	if (t->optimizer == CFS_OPT_NONE)
+		return cfs_fail(rs->err, -ENOTSUP,
+				"universal: the step has no optimizer state");
+	return 0;
+}
+
 int cfs_ds_resolve(const struct cfs_step *step,
 		   const struct cfs_request *request, struct cfs_resolved *out,
 		   struct cfs_error *err)
@@ -294,6 +315,8 @@ int cfs_ds_resolve(const struct cfs_step *step,
 		r = resolve_round_robin(&rs);
 	if (!r)
 		r = resolve_sub_groups(&rs);
+	if (!r)
+		r = resolve_universal(&rs);
 	if (r < 0)
 		return r;
 	resolve_alignment(&rs);

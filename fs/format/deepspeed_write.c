@@ -10,7 +10,6 @@
 #include "fs/format/deepspeed_remodel.h"
 #include "fs/format/deepspeed_write.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +27,7 @@ static struct cfs_ds_tree *ds_tree_of(struct cfs_tree *tree)
 
 /* ---- planning ---- */
 
-static int plan_add(struct cfs_ds_tree *t, const char *name,
+int cfs_ds_tree_add(struct cfs_ds_tree *t, const char *name,
 		    const struct cfs_ds_plan *plan)
 {
 	if (!CFS_GROW(t->plans, t->n_plans, t->cap_plans))
@@ -51,7 +50,8 @@ static int plan_one(struct cfs_ds_tree *t, enum cfs_ds_part part,
 		name.bf16 = step->ranks[mp].n_optim
 				    ? step->bf16_names
 				    : step->base.dtype == CFS_BF16;
-	return plan_add(t, cfs_ds_name_format(&name, buf, sizeof(buf)), &plan);
+	return cfs_ds_tree_add(t, cfs_ds_name_format(&name, buf, sizeof(buf)),
+			       &plan);
 }
 
 static int plan_rank(struct cfs_ds_tree *t, uint32_t mp)
@@ -85,7 +85,7 @@ static int plan_carried(struct cfs_ds_tree *t)
 
 		if (cfs_ds_name_parse(name).kind != CFS_DS_LAYER)
 			continue;
-		r = plan_add(t, name, &plan);
+		r = cfs_ds_tree_add(t, name, &plan);
 		if (r < 0)
 			return r;
 	}
@@ -163,12 +163,45 @@ static int plan_layers(struct cfs_ds_tree *t)
 						   .layer = rm->layers.v[i]};
 			char buf[128];
 
-			r = plan_add(
+			r = cfs_ds_tree_add(
 				t, cfs_ds_name_format(&name, buf, sizeof(buf)),
 				&plan);
 		}
 	}
 	return r;
+}
+
+int cfs_ds_tree_new(struct cfs_step *step, const struct cfs_resolved *target,
+		    struct cfs_ds_tree **out)
+{
+	struct cfs_ds_tree *t = calloc(1, sizeof(*t));
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = cfs_tree_init(&t->base, &ds_tree_ops, step, target);
+	if (r < 0) {
+		free(t);
+		return r;
+	}
+	t->version =
+		cfs_ds_raised_version(cfs_ds_step_of(step), &target->topology);
+	*out = t;
+	return 0;
+}
+
+int cfs_ds_tree_seal(struct cfs_ds_tree *t, struct cfs_tree **out)
+{
+	int r = cfs_tree_seal(&t->base);
+
+	if (r < 0) {
+		cfs_tree_unref(&t->base);
+		return r;
+	}
+	for (uint32_t i = 0; i < t->base.n_files; i++)
+		t->plans[t->base.files[i].index].name = t->base.files[i].name;
+	*out = &t->base;
+	return 0;
 }
 
 static int write_step(struct cfs_step *step, const struct cfs_resolved *target,
@@ -181,33 +214,22 @@ static int write_step(struct cfs_step *step, const struct cfs_resolved *target,
 
 	r = cfs_ds_write_possible(cfs_ds_step_of(step), &target->topology,
 				  elastic, err);
+	if (!r)
+		r = cfs_ds_tree_new(step, target, &t);
 	if (r < 0)
 		return r;
-	t = calloc(1, sizeof(*t));
-	if (!t)
-		return -ENOMEM;
-	r = cfs_tree_init(&t->base, &ds_tree_ops, step, target);
-	if (r < 0) {
-		free(t);
-		return r;
-	}
 	t->elastic = elastic;
 	t->lost_step = elastic ? lost_step_of(cfs_ds_step_of(step)) : 0;
-	t->version =
-		cfs_ds_raised_version(cfs_ds_step_of(step), &target->topology);
 	for (uint32_t mp = 0; r >= 0 && mp < step->n_ranks; mp++)
 		r = plan_rank(t, mp);
 	if (r >= 0)
 		r = cfs_ds_step_of(step)->remodel ? plan_layers(t)
 						  : plan_carried(t);
-	if (r >= 0)
-		r = cfs_tree_seal(&t->base);
 	if (r < 0) {
 		cfs_tree_unref(&t->base);
 		return r;
 	}
-	*tree_out = &t->base;
-	return 0;
+	return cfs_ds_tree_seal(t, tree_out);
 }
 
 int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
@@ -224,6 +246,8 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	struct cfs_ds_step *made;
 	int r;
 
+	if (to->universal)
+		return cfs_uc_plan(step, target, tree_out, err);
 	if (from->tp == to->tp && from->pp == to->pp &&
 	    from->pipeline == to->pipeline)
 		return write_step(step, target, tree_out, err);
@@ -304,6 +328,8 @@ static int make_file(struct cfs_ds_out *out, const struct cfs_ds_plan *plan,
 	} else if (plan->part == CFS_DS_PART_LAYER) {
 		root = cfs_node_ordereddict(out->doc);
 		r = cfs_ds_write_layer(out, plan->layer, "", root);
+	} else if (plan->part == CFS_DS_PART_UNIVERSAL) {
+		r = cfs_uc_write(out, plan, &root);
 	} else {
 		r = source_model(out, &tf, &source);
 		if (r >= 0)
@@ -319,16 +345,21 @@ static int make_file(struct cfs_ds_out *out, const struct cfs_ds_plan *plan,
 }
 
 static int build_torch(const struct cfs_ds_tree *t,
-		       const struct cfs_ds_plan *plan, const char *name,
-		       struct cfs_map **map_out, struct cfs_error *err)
+		       const struct cfs_ds_plan *plan, struct cfs_map **map_out,
+		       struct cfs_error *err)
 {
-	struct cfs_ds_step *step = cfs_ds_step_of(t->base.step);
+	struct cfs_ds_step *step = plan->part == CFS_DS_PART_UNIVERSAL
+					   ? t->whole
+					   : cfs_ds_step_of(t->base.step);
+	const char *slash = strrchr(plan->name, '/');
+	const char *name = slash ? slash + 1 : plan->name;
 	uint32_t n_files = cfs_filetab_count(step->base.files);
 	_cleanup_(cfs_freep) char *prefix =
 		strndup(name, strlen(name) - strlen(".pt"));
 	struct cfs_ds_out out = {.tree = t,
 				 .step = step,
-				 .topo = &t->base.target.topology,
+				 .topo = plan->zero3 ? &t->zero3
+						     : &t->base.target.topology,
 				 .rank = &step->ranks[plan->mp],
 				 .cat = step->base.ranks[plan->mp].catalogue,
 				 .mp = plan->mp,
@@ -376,16 +407,11 @@ static int ds_tree_build(struct cfs_tree *tree, uint32_t index,
 {
 	const struct cfs_ds_tree *t = ds_tree_of(tree);
 	const struct cfs_ds_plan *plan = &t->plans[index];
-	const char *name = NULL;
 	int r;
 
-	for (uint32_t i = 0; i < tree->n_files && !name; i++)
-		if (tree->files[i].index == index)
-			name = tree->files[i].name;
-	assert(name);
 	r = plan->part == CFS_DS_PART_CARRIED
 		    ? build_carried(t, plan->file, map_out)
-		    : build_torch(t, plan, name, map_out, err);
+		    : build_torch(t, plan, map_out, err);
 	/* Planning saw to all that a step can lack: a file of it went away.  An
 	 * absent checkpoint would make a trainer start anew. */
 	return r == -ENOENT ? -ESTALE : r;
@@ -396,6 +422,8 @@ static void ds_tree_free(struct cfs_tree *tree)
 	struct cfs_ds_tree *t = ds_tree_of(tree);
 
 	cfs_tree_fini(tree);
+	if (t->whole)
+		cfs_step_unref(&t->whole->base);
 	free(t->plans);
 	free(t);
 }

@@ -18,7 +18,8 @@ enum cfs_ds_part {
 	CFS_DS_PART_MODEL,
 	CFS_DS_PART_OPTIM,
 	CFS_DS_PART_LAYER,
-	CFS_DS_PART_CARRIED
+	CFS_DS_PART_CARRIED,
+	CFS_DS_PART_UNIVERSAL
 };
 
 struct cfs_ds_plan {
@@ -26,6 +27,10 @@ struct cfs_ds_plan {
 	uint32_t mp, dp; /* model-parallel rank (its row), data-parallel rank */
 	uint32_t file;	 /* CARRIED: in the step's file table */
 	uint32_t layer;	 /* LAYER */
+	bool zero3;	 /* MODEL: as of stage 3, whatever the target's is */
+	/* UNIVERSAL: universal_write.c says what these are */
+	uint32_t param, role;
+	const char *name; /* in the tree; set when that is sealed */
 };
 
 struct cfs_ds_tree {
@@ -35,6 +40,9 @@ struct cfs_ds_tree {
 	const char *version; /* ds_version to write, or NULL: the source's */
 	bool elastic;	     /* write optimizer state in elastic form */
 	int64_t lost_step;   /* elastic, and no file has it: counted; or 0 */
+	/* UNIVERSAL: a reference to the step with all on one rank, or NULL */
+	struct cfs_ds_step *whole;
+	struct cfs_topology zero3; /* for plans that say so */
 };
 
 /* One file being made; freed when its map is. */
@@ -53,6 +61,29 @@ struct cfs_ds_out {
 	uint32_t n_parsed, cap_parsed;
 	struct cfs_error *err;
 };
+
+/* ---- deepspeed_write.c: planning ---- */
+
+/* Without files yet. */
+CFS_MUST_CHECK int cfs_ds_tree_new(struct cfs_step *step,
+				   const struct cfs_resolved *target,
+				   struct cfs_ds_tree **out);
+CFS_MUST_CHECK int cfs_ds_tree_add(struct cfs_ds_tree *tree, const char *name,
+				   const struct cfs_ds_plan *plan);
+/* Takes the tree over. */
+CFS_MUST_CHECK int cfs_ds_tree_seal(struct cfs_ds_tree *tree,
+				    struct cfs_tree **out);
+
+/* ---- universal_plan.c, universal_write.c ---- */
+
+CFS_MUST_CHECK int cfs_uc_plan(struct cfs_step *step,
+			       const struct cfs_resolved *target,
+			       struct cfs_tree **tree_out,
+			       struct cfs_error *err);
+/* The root of one file below zero/. */
+CFS_MUST_CHECK int cfs_uc_write(struct cfs_ds_out *out,
+				const struct cfs_ds_plan *plan,
+				struct cfs_node **root_out);
 
 /* ---- deepspeed_write_tools.c ---- */
 

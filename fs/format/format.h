@@ -152,6 +152,8 @@ void cfs_tree_unrefp(struct cfs_tree **tree);
 /* -ENOENT or 0. */
 int cfs_tree_find(const struct cfs_tree *tree, const char *name,
 		  uint32_t *row_out);
+/* The first row whose name lies below the directory @name; n_files: none. */
+uint32_t cfs_tree_below(const struct cfs_tree *tree, const char *name);
 /* The map of row @row, built on first use and kept while memory allows;
  * caller unrefs. */
 CFS_MUST_CHECK int cfs_tree_map(struct cfs_tree *tree, uint32_t row,

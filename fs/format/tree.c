@@ -154,6 +154,28 @@ int cfs_tree_find(const struct cfs_tree *tree, const char *name,
 	return -ENOENT;
 }
 
+uint32_t cfs_tree_below(const struct cfs_tree *tree, const char *name)
+{
+	size_t len = strlen(name);
+	uint32_t lo = 0, hi = tree->n_files;
+
+	/* names that begin so, but for a '/', may lie before */
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		const char *have = tree->files[mid].name;
+		int c = strncmp(have, name, len);
+
+		if (c < 0 || (!c && (unsigned char)have[len] < '/'))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo < tree->n_files && !strncmp(tree->files[lo].name, name, len) &&
+	    tree->files[lo].name[len] == '/')
+		return lo;
+	return tree->n_files;
+}
+
 static unsigned long used(struct cfs_tree_slot *slot)
 {
 	return atomic_load_explicit(&slot->used, memory_order_relaxed);

@@ -14,6 +14,7 @@ struct question {
 	uint32_t ndim;
 	const uint64_t *shape; /* a rank's */
 	uint32_t tp, to_tp;
+	bool whole; /* one rank is to have all of it */
 	struct cfs_tp_layout *from, *to;
 	struct cfs_error *err;
 };
@@ -112,6 +113,23 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 	return 0;
 }
 
+/* Of a rank that has them all. */
+static int whole_rows(const struct question *q, uint64_t rows, uint64_t *out)
+{
+	uint64_t words = q->facts->vocabulary;
+
+	if (words > rows)
+		return cfs_fail(q->err, -EINVAL,
+				"there are %llu rows, less than a vocabulary "
+				"of %llu",
+				(unsigned long long)rows,
+				(unsigned long long)words);
+	if (!words && q->tp != q->to_tp)
+		return vocab_rows(q, rows, out);
+	*out = words ? words : rows;
+	return 0;
+}
+
 static int vocab(const struct question *q)
 {
 	uint64_t rows, target = 0;
@@ -119,7 +137,8 @@ static int vocab(const struct question *q)
 
 	if (!cfs_mul_u64(q->shape[0], q->tp, &rows))
 		return -EOVERFLOW;
-	r = vocab_rows(q, rows, &target);
+	r = q->whole ? whole_rows(q, rows, &target)
+		     : vocab_rows(q, rows, &target);
 	if (r < 0)
 		return r;
 	(void)whole(q, CFS_TP_CUT);
@@ -174,6 +193,43 @@ static int row_bias(const struct question *q)
 	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
 }
 
+static int ask(const struct question *q)
+{
+	const struct cfs_rule *rule = q->rule;
+
+	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
+		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
+				q->ndim);
+	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
+		return whole(q, CFS_TP_SAME);
+	switch (rule->kind) {
+	case CFS_RULE_SAME:
+		return whole(q, CFS_TP_SAME);
+	case CFS_RULE_SUM:
+		return whole(q, CFS_TP_SUM);
+	case CFS_RULE_ROWS:
+		return cut_even(q, 0, 1);
+	case CFS_RULE_COLUMNS:
+		return cut_even(q, 1, 1);
+	case CFS_RULE_PARTS:
+		return cut_even(q, 0, rule->n);
+	case CFS_RULE_VOCAB:
+		return vocab(q);
+	case CFS_RULE_QKV:
+		return qkv(q);
+	case CFS_RULE_UP:
+		if (q->facts->gated < 0)
+			return cfs_fail(q->err, -ENOTSUP,
+					"whether the MLP is gated is not told: "
+					"rule \"rows\" or \"halves\"");
+		return cut_even(q, 0, q->facts->gated > 0 ? 2 : 1);
+	case CFS_RULE_ROW_BIAS:
+		return row_bias(q);
+	default:
+		return cfs_fail(q->err, -ENOTSUP, "%s", rule->because);
+	}
+}
+
 int cfs_rule_layout(const struct cfs_rule *rule,
 		    const struct cfs_model_facts *facts, uint32_t ndim,
 		    const uint64_t *shape, uint32_t tp, uint32_t to_tp,
@@ -190,34 +246,25 @@ int cfs_rule_layout(const struct cfs_rule *rule,
 				   .to = to,
 				   .err = err};
 
-	if (!tp || !to_tp || !ndim || ndim > CFS_TP_DIMS_MAX)
-		return cfs_fail(err, -EINVAL, "it has %u dimensions", ndim);
-	if (tp == to_tp) /* each rank keeps what it has */
-		return whole(&q, CFS_TP_SAME);
-	switch (rule->kind) {
-	case CFS_RULE_SAME:
-		return whole(&q, CFS_TP_SAME);
-	case CFS_RULE_SUM:
-		return whole(&q, CFS_TP_SUM);
-	case CFS_RULE_ROWS:
-		return cut_even(&q, 0, 1);
-	case CFS_RULE_COLUMNS:
-		return cut_even(&q, 1, 1);
-	case CFS_RULE_PARTS:
-		return cut_even(&q, 0, rule->n);
-	case CFS_RULE_VOCAB:
-		return vocab(&q);
-	case CFS_RULE_QKV:
-		return qkv(&q);
-	case CFS_RULE_UP:
-		if (facts->gated < 0)
-			return cfs_fail(err, -ENOTSUP,
-					"whether the MLP is gated is not told: "
-					"rule \"rows\" or \"halves\"");
-		return cut_even(&q, 0, facts->gated > 0 ? 2 : 1);
-	case CFS_RULE_ROW_BIAS:
-		return row_bias(&q);
-	default:
-		return cfs_fail(err, -ENOTSUP, "%s", rule->because);
-	}
+	return ask(&q);
+}
+
+int cfs_rule_whole(const struct cfs_rule *rule,
+		   const struct cfs_model_facts *facts, uint32_t ndim,
+		   const uint64_t *shape, uint32_t tp, uint32_t to_tp,
+		   struct cfs_tp_layout *from, struct cfs_tp_layout *to,
+		   struct cfs_error *err)
+{
+	const struct question q = {.rule = rule,
+				   .facts = facts,
+				   .ndim = ndim,
+				   .shape = shape,
+				   .tp = tp,
+				   .to_tp = to_tp,
+				   .whole = true,
+				   .from = from,
+				   .to = to,
+				   .err = err};
+
+	return ask(&q);
 }

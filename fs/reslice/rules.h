@@ -63,4 +63,15 @@ CFS_MUST_CHECK int cfs_rule_layout(const struct cfs_rule *rule,
 				   struct cfs_tp_layout *to,
 				   struct cfs_error *err);
 
+/*
+ * The same for a rank that has all of it, also where both numbers are the same:
+ * how ranks would share it.  A vocabulary that is told has no padding in @to,
+ * one that is not keeps that of @to_tp ranks.
+ */
+CFS_MUST_CHECK int
+cfs_rule_whole(const struct cfs_rule *rule, const struct cfs_model_facts *facts,
+	       uint32_t ndim, const uint64_t *shape, uint32_t tp,
+	       uint32_t to_tp, struct cfs_tp_layout *from,
+	       struct cfs_tp_layout *to, struct cfs_error *err);
+
 #endif

@@ -23,7 +23,7 @@ bool cfs_topology_equal(const struct cfs_topology *a,
 {
 	if (a->dp != b->dp || a->tp != b->tp || a->pp != b->pp ||
 	    a->pipeline != b->pipeline || a->zero_stage != b->zero_stage ||
-	    a->optimizer != b->optimizer)
+	    a->optimizer != b->optimizer || a->universal != b->universal)
 		return false;
 	/* Options count only where they decide the layout. */
 	if (a->optimizer == CFS_OPT_ZERO3)

@@ -24,6 +24,7 @@ struct cfs_topology {
 	bool round_robin;
 	uint64_t sub_group_size; /* stage 3 */
 	bool param_alignment;
+	bool universal; /* one file a tensor, for any of the above */
 };
 
 bool cfs_topology_equal(const struct cfs_topology *a,
@@ -53,12 +54,14 @@ struct cfs_request {
 	uint64_t vocabulary; /* without padding; 0: not named */
 	int qkv_in_parts;    /* 1 @qkvparts, 0 @qkvheads, -1 */
 	int bias_sum;	     /* 1 @biassum, 0 @biassame, -1 */
+	int universal;	     /* 1 @universal, -1 */
 };
 
 #define CFS_REQUEST_INIT                                                       \
 	{                                                                      \
 		.pp = -1, .zero_stage = -1, .bf16_optimizer = -1,              \
-		.round_robin = -1, .qkv_in_parts = -1, .bias_sum = -1          \
+		.round_robin = -1, .qkv_in_parts = -1, .bias_sum = -1,         \
+		.universal = -1                                                \
 	}
 
 /* A completed request, with the origin of each item. */

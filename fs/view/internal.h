@@ -7,6 +7,8 @@
 
 #define CFS_VIEW_NAME_MAX 128 /* bytes of a canonical name, with its NUL */
 #define CFS_POINTER	  "latest"
+/* What the loader of universal checkpoints reads in its place. */
+#define CFS_POINTER_UNIVERSAL "latest_universal"
 
 struct cfs_views {
 	struct cfs_source *source; /* borrowed */
@@ -29,7 +31,8 @@ struct cfs_views {
  *   src_ino                                                      0: made
  *   salt     the ino of the view it is shown in; 0 outside views
  *   view     -           the request, canonical …                -
- *   name     -           -         -              its name       -
+ *   name     -           -         below the      its name       -
+ *                                  step, or NULL
  *   text     -           -         -              -              its content
  *   st       attributes; S_IFDIR   S_IFDIR        attributes     attributes
  *            type only
@@ -113,6 +116,12 @@ int cfs_view_new_step(struct cfs_views *views, const char *path,
 
 int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
 		       struct cfs_vnode **out, struct cfs_error *err);
+/* Does this view show the pointer under the name of universal ones, too? */
+bool cfs_pointer_is_universal(const struct cfs_vnode *dir, const char *name);
+/* The same by that name: it says what the pointer says, and cannot be written.
+ * -ENOENT: the run has no pointer. */
+int cfs_pointer_universal(struct cfs_vnode *run, struct cfs_vnode **out,
+			  struct cfs_error *err);
 /* The step that a run's view shows at once: what `latest` names, else the
  * newest whole one.  1 with its name in @name, or 0: there is none. */
 int cfs_pointer_step(struct cfs_vnode *run, char name[256],

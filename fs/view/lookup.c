@@ -187,6 +187,11 @@ static int lookup_in_run(struct cfs_vnode *run, const char *name,
 	r = cfs_vnode_check(run, &st);
 	if (r < 0)
 		return r;
+	if (cfs_pointer_is_universal(run, name)) {
+		r = cfs_pointer_universal(run, out, err);
+		if (r != -ENOENT)
+			return r;
+	}
 	path = cfs_path_join(run->path, name);
 	if (!path)
 		return -ENOMEM;
@@ -201,6 +206,8 @@ static int lookup_in_run(struct cfs_vnode *run, const char *name,
 		return cfs_pointer_lookup(run, &st, out, err);
 	return cfs_vnode_new_source(run->views, path, &st, run->salt, out);
 }
+
+/* ---- in a step's view ---- */
 
 static int new_file(struct cfs_vnode *dir, struct cfs_tree *tree, uint32_t row,
 		    struct cfs_vnode **out, struct cfs_error *err)
@@ -244,6 +251,60 @@ static int new_file(struct cfs_vnode *dir, struct cfs_tree *tree, uint32_t row,
 	return 0;
 }
 
+/* A directory that the names of a tree's files make: @name is the whole. */
+static int new_made_dir(struct cfs_vnode *dir, struct cfs_tree *tree,
+			const char *name, struct cfs_vnode **out)
+{
+	struct cfs_vnode *node =
+		cfs_vnode_new(dir->views, CFS_VNODE_STEP_VIEW, dir->path);
+	const char *slash = strrchr(name, '/');
+
+	if (!node)
+		return -ENOMEM;
+	node->name = strdup(name);
+	if (!node->name) {
+		cfs_vnode_unref(node);
+		return -ENOMEM;
+	}
+	node->request = dir->request;
+	memcpy(node->view, dir->view, sizeof(node->view));
+	node->dev = dir->dev;
+	node->src_ino = dir->src_ino;
+	node->st.st_mode = S_IFDIR;
+	node->identity = tree->step->identity;
+	node->ino = cfs_vnode_made_ino(dir->ino, slash ? slash + 1 : name);
+	node->salt = node->ino;
+	node->floating = dir->floating;
+	if (!dir->views->forget_trees)
+		node->tree = cfs_tree_ref(tree);
+	*out = node;
+	return 0;
+}
+
+/* -ENOENT: no file of the tree is called that, or lies below it. */
+static int lookup_in_tree(struct cfs_vnode *dir, struct cfs_tree *tree,
+			  const char *name, struct cfs_vnode **out,
+			  struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *full =
+		cfs_path_join(dir->name ? dir->name : "", name);
+	uint32_t row;
+	int r;
+
+	if (!full)
+		return -ENOMEM;
+	if (!cfs_tree_find(tree, full, &row)) {
+		r = new_file(dir, tree, row, out, err);
+		/* Found out while building: the next look-up is to know. */
+		if (r == -ESTALE || r == -ENOENT)
+			cfs_plans_suspect(dir->views->plans, dir->path);
+		return r;
+	}
+	row = cfs_tree_below(tree, full);
+	return row == tree->n_files ? -ENOENT
+				    : new_made_dir(dir, tree, full, out);
+}
+
 static int lookup_in_step(struct cfs_vnode *dir, const char *name,
 			  struct cfs_vnode **out, struct cfs_error *err)
 {
@@ -251,7 +312,6 @@ static int lookup_in_step(struct cfs_vnode *dir, const char *name,
 	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
 	_cleanup_(cfs_freep) char *path = NULL;
 	struct stat st;
-	uint32_t row;
 	int r;
 
 	r = cfs_vnode_check(dir, &st);
@@ -259,13 +319,9 @@ static int lookup_in_step(struct cfs_vnode *dir, const char *name,
 		r = cfs_vnode_plan(dir, &tree, err);
 	if (r < 0)
 		return r;
-	if (tree && !cfs_tree_find(tree, name, &row)) {
-		r = new_file(dir, tree, row, out, err);
-		/* Found out while building: the next look-up is to know. */
-		if (r == -ESTALE || r == -ENOENT)
-			cfs_plans_suspect(dir->views->plans, dir->path);
+	r = tree ? lookup_in_tree(dir, tree, name, out, err) : -ENOENT;
+	if (r != -ENOENT || dir->name)
 		return r;
-	}
 	if (tree && tree->step->format->owns(name))
 		return -ENOENT; /* a file of the layout as saved */
 	path = cfs_path_join(dir->path, name);
@@ -275,7 +331,8 @@ static int lookup_in_step(struct cfs_vnode *dir, const char *name,
 	if (!r)
 		return cfs_vnode_new_source(dir->views, path, &st, dir->salt,
 					    out);
-	if (r == -ENOENT && dir->has_pointer && !strcmp(name, CFS_POINTER))
+	if (r == -ENOENT && dir->has_pointer &&
+	    (!strcmp(name, CFS_POINTER) || cfs_pointer_is_universal(dir, name)))
 		return cfs_pointer_inside(dir, out);
 	if (r == -ENOENT && name[0] == '@')
 		return refuse_nested(name, err);

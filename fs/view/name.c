@@ -10,7 +10,7 @@
 #define DEGREE_MAX 65536 /* ranks of one kind; far above any machine */
 #define KNOWN_ITEMS                                                            \
 	"dpN, zeroN, bf16opt, zeroopt, rr, norr, subN, tpN, ppN, mpN, "        \
-	"vocabN, qkvparts, qkvheads, biassum, biassame"
+	"vocabN, qkvparts, qkvheads, biassum, biassame, universal"
 
 /* One item of a name: a word and, where the word wants one, a number. */
 struct item {
@@ -193,6 +193,7 @@ static const struct word {
 	{"qkvheads", FIELD(qkv_in_parts), set_flag, 0},
 	{"biassum", FIELD(bias_sum), set_flag, 1},
 	{"biassame", FIELD(bias_sum), set_flag, 0},
+	{"universal", FIELD(universal), set_flag, 1},
 };
 
 static int apply(const struct item *item, struct cfs_request *req,
@@ -267,6 +268,8 @@ const char *cfs_view_name_format(const struct cfs_request *request, char *buf,
 
 	if (size)
 		buf[0] = '\0';
+	if (request->universal > 0)
+		put(buf, size, &len, "universal", 0, false);
 	if (request->tp)
 		put(buf, size, &len, "tp", request->tp, true);
 	if (request->pp >= 0)

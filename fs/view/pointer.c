@@ -170,6 +170,38 @@ int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
 	return 0;
 }
 
+bool cfs_pointer_is_universal(const struct cfs_vnode *dir, const char *name)
+{
+	return dir->request.universal > 0 &&
+	       !strcmp(name, CFS_POINTER_UNIVERSAL);
+}
+
+int cfs_pointer_universal(struct cfs_vnode *run, struct cfs_vnode **out,
+			  struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	struct cfs_source *source = run->views->source;
+	struct cfs_vnode *node;
+	struct stat st;
+	int r = path ? source->ops->stat(source, path, &st) : -ENOMEM;
+
+	if (!r && !S_ISREG(st.st_mode))
+		r = -ENOENT;
+	if (!r)
+		r = cfs_pointer_lookup(run, &st, &node, err);
+	if (r < 0)
+		return r;
+	if (node->kind == CFS_VNODE_POINTER) {
+		node->ino =
+			cfs_vnode_made_ino(node->ino, CFS_POINTER_UNIVERSAL);
+		node->st.st_ino = node->ino;
+		node->st.st_mode &= ~(mode_t)0222;
+		node->src_ino = 0;
+	}
+	*out = node;
+	return 0;
+}
+
 int cfs_pointer_step(struct cfs_vnode *run, char name[256],
 		     struct cfs_error *err)
 {

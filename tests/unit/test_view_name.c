@@ -58,7 +58,9 @@ START_TEST(test_round_trip)
 					    "zero3-rr",
 					    "tp8-pp2-dp65536-zero1-bf16opt",
 					    "sub9223372036854775807",
-					    "dp5-norr"};
+					    "dp5-norr",
+					    "universal",
+					    "universal-tp2-pp0"};
 
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(names); i++)
 		ck_assert_str_eq(canonical(names[i]), names[i]);
@@ -87,7 +89,8 @@ START_TEST(test_refused)
 					    "sub",
 					    "sub0",
 					    "sub99999999999999999999999",
-					    "universal",
+					    "universal1",
+					    "universal-universal",
 					    "DP2",
 					    "dp 2",
 					    "dp2=",

@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""@universal: what DeepSpeed's own converter makes, and what its loader loads.
+
+  converter  every file of ds_to_universal's, for sources that it accepts
+  loader     the view, loaded by the unmodified framework into other stages and
+             sizes and saved again, is what the framework writes there
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+from oracle import compare, config, framework, product, truth  # noqa: E402
+from oracle.config import TAG  # noqa: E402
+
+CONVERTED = (
+    "bf16-g2_z1-dp4", "fp16-g3-fused_z2-dp3", "fp32-g1_z1-dp2",
+    "bf16-g2-frozen_bf16opt-dp3", "bf16-g2-tied_z1-dp2", "fp16-g2_z3-dp2",
+)
+# (source, targets): the converter gets round robin wrong and refuses stage 0.
+LOADED = (
+    ("bf16-g2_z1-dp4", ("z1-dp2", "z2-dp3", "bf16opt-dp3")),
+    ("bf16-g1_z2-dp3-rr", ("z1-dp2", "z3-dp2")),
+    ("fp16-g1_z3-dp2", ("z2-dp3", "z3-dp3")),
+    ("bf16-g2-tied_bf16opt-dp3", ("z1-dp1", "z2-dp4")),
+    ("fp16-g2-fused_z1-dp2", ("z2-dp3",)),
+    ("fp16-g1_z0-dp2", ("z1-dp3", "z3-dp2")),
+)
+# Beside the converter's: what other stages read, of any source.
+ADDED = {"optimizer_state_dict": None, "loss_scaler": None,
+         "dynamic_loss_scale": None, "overflow": None, "zero_stage": None}
+# It copies these keys of one class, which its loaders do not read.
+UNREAD = ("param_alignment_paddings", "fp32_flat_groups",
+          "ds_zero_partition_groups")
+# The engine's own, yet handed out as if they were the user's.
+HANDED_OUT = ("checkpoint_parallel_dimensions", "frozen_param_shapes",
+              "frozen_param_fragments")
+
+
+def relative(top):
+    return sorted(os.path.relpath(os.path.join(d, f), top)
+                  for d, _, files in os.walk(top) for f in files)
+
+
+def common_only(want, got):
+    """optimizer_state.pt, less what each has for itself."""
+    for key in UNREAD:
+        want.pop(key, None)
+    if "optimizer_state_dict" in want:  # of stage 3: all states, one is read
+        inner = want["optimizer_state_dict"]
+        inner["state"] = {0: {"step": inner["state"][0]["step"]}}
+        for group, own in zip(inner["param_groups"], want["param_groups"]):
+            assert group == own
+        want["param_groups"] = got["param_groups"]
+        inner["param_groups"] = got["optimizer_state_dict"]["param_groups"]
+        want["zero_stage"] = got["zero_stage"]
+        want["partition_count"] = got["partition_count"]
+    keys = [k for k in got if k in want]
+    return {k: want[k] for k in keys} | want, {k: got[k] for k in keys}
+
+
+def compare_zero(want_dir, got_dir, bare):
+    """Lines that say what differs below zero/."""
+    diff = compare.Diff(True, ADDED)
+    want, got = relative(want_dir), relative(got_dir)
+    for name in sorted(set(want) | set(got)):
+        if name not in got:
+            # buffers, and a tied parameter's other name: never loaded
+            if relative(os.path.join(want_dir, os.path.dirname(name))) \
+                    != ["fp32.pt"]:
+                diff.lines.append(f"{name}: missing")
+            continue
+        if name not in want:
+            if not (bare and name.endswith("/step.pt")):
+                diff.lines.append(f"{name}: unexpected")
+            continue
+        a = compare.load(os.path.join(want_dir, name))
+        b = compare.load(os.path.join(got_dir, name))
+        if name == "optimizer_state.pt":
+            a, b = common_only(a, b)
+        elif bare:
+            b = b["param"].reshape(-1)
+        diff.tree(f"{name[:-3]}:", a, b)
+    return diff.lines
+
+
+def converter(name, work):
+    cfg = config.parse(name)
+    run = truth.make(cfg, os.path.join(work, "runs"))
+    want = os.path.join(work, "converted", name, TAG)
+    got = os.path.join(work, "shown", name)
+    os.makedirs(os.path.dirname(want))
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m",
+         "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state",
+         "--num_extract_workers", "1", "--num_merge_workers", "1",
+         "--input_folder", os.path.join(run, TAG), "--output_folder", want],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    product.export(os.path.join(run, "@universal"), got)
+    lines = compare_zero(os.path.join(want, "zero"),
+                         os.path.join(got, TAG, "zero"), cfg.cls == "z3")
+    for pointer in ("latest", "latest_universal"):
+        with open(os.path.join(got, pointer)) as f:
+            if f.read() != TAG:
+                lines.append(f"{pointer} does not say {TAG}")
+    shutil.rmtree(got)
+    shutil.rmtree(os.path.dirname(want))
+    return lines
+
+
+class Universal:
+    """A configuration whose engine loads universal checkpoints."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+
+    def __getattr__(self, name):
+        return getattr(self.cfg, name)
+
+    def ds_config(self):
+        conf = self.cfg.ds_config()
+        conf["checkpoint"] = {"load_universal": True}
+        return conf
+
+
+def only_order(line):
+    """The loader puts states in the order of a set and of a directory."""
+    want, sep, got = line.partition("] expected, are [")
+    if not sep or ": keys [" not in want:
+        return False
+    return sorted(want.split(": keys [")[1].split(", ")) == \
+        sorted(got.rstrip("]").split(", "))
+
+
+def _load_and_save(rank, world, cfg, load_dir, save_dir):
+    engine = truth.make_engine(Universal(cfg))
+    path, client = engine.load_checkpoint(load_dir)
+    assert path, f"nothing was loaded from {load_dir}"
+    for key in HANDED_OUT:
+        client.pop(key)
+    engine.save_checkpoint(save_dir, tag=TAG, client_state=client)
+
+
+def loader(source, target, work):
+    src = config.parse(source)
+    dst = config.parse(f"{source.split('_')[0]}_{target}")
+    run = truth.make(src, os.path.join(work, "runs"))
+    want = truth.make(dst, os.path.join(work, "runs"))
+    shown = os.path.join(work, "shown", source)
+    saved = os.path.join(work, "saved", dst.name())
+    if not os.path.isdir(shown):
+        product.export(os.path.join(run, "@universal"), shown)
+    framework.run(dst.dp, _load_and_save, dst, shown, saved)
+    lines = compare.compare_dirs(os.path.join(want, TAG),
+                                 os.path.join(saved, TAG), tails=False)
+    shutil.rmtree(saved)
+    return [line for line in lines if not only_order(line)]
+
+
+def main():
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    ap.add_argument("--only", help="a part of a name", default="")
+    ap.add_argument("--work", help="a directory to keep what was made")
+    args = ap.parse_args()
+    work = args.work or tempfile.mkdtemp(prefix="ckptfs-universal-")
+    cases = [("converter", name, (name,)) for name in CONVERTED]
+    cases += [("loader", f"{s} {t}", (s, t)) for s, ts in LOADED for t in ts]
+    cases = [c for c in cases if args.only in f"{c[0]} {c[1]}"]
+    passed = 0
+    try:
+        for name in ("runs", "shown"):
+            os.makedirs(os.path.join(work, name), exist_ok=True)
+        for kind, name, params in cases:
+            try:
+                lines = globals()[kind](*params, work)
+            except (framework.RankError, product.Refused) as err:
+                lines = [str(err)]
+            print("FAILED " if lines else "ok     ", kind, name, flush=True)
+            for line in lines[:8]:
+                print("       ", line[:3000])
+            passed += not lines
+    finally:
+        if not args.work:
+            shutil.rmtree(work)
+    print(f"{passed} passed, {len(cases) - passed} failed")
+    return 0 if passed == len(cases) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
