@@ -68,9 +68,11 @@ enum cfs_ds_kind {
 	CFS_DS_OTHER,
 	CFS_DS_MODEL,	    /* mp_rank_MM_model_states.pt */
 	CFS_DS_MODEL_ZERO3, /* zero_pp_rank_R_mp_rank_MM_model_states.pt */
-	CFS_DS_OPTIM,  /* [bf16_]zero_pp_rank_R_mp_rank_MM_optim_states.pt */
-	CFS_DS_LAYER,  /* layer_LL-model_TT-model_states.pt */
-	CFS_DS_EXPERT, /* mixture of experts, all spellings */
+	CFS_DS_OPTIM,	  /* [bf16_]zero_pp_rank_R_mp_rank_MM_optim_states.pt */
+	CFS_DS_LAYER,	  /* layer_LL-model_TT-model_states.pt */
+	CFS_DS_EXPERT,	  /* mixture of experts, all spellings */
+	CFS_DS_UNIVERSAL, /* below zero/ of a universal checkpoint: never
+			   * parsed from a name */
 };
 
 struct cfs_ds_name {

@@ -138,6 +138,7 @@ const char *cfs_ds_name_format(const struct cfs_ds_name *name, char *buf,
 		break;
 	case CFS_DS_OTHER:
 	case CFS_DS_EXPERT:
+	case CFS_DS_UNIVERSAL:
 		snprintf(buf, size, "%s", "");
 		break;
 	}

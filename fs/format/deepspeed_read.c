@@ -47,7 +47,7 @@ void cfs_ds_step_free(struct cfs_step *base)
 	free(step);
 }
 
-static struct cfs_ds_step *step_new(struct cfs_source *source,
+struct cfs_ds_step *cfs_ds_step_new(struct cfs_source *source,
 				    struct cfs_filepool *pool, const char *path)
 {
 	struct cfs_ds_step *step = calloc(1, sizeof(*step));
@@ -265,6 +265,15 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 	return 0;
 }
 
+int cfs_ds_read_fail(const char *path, int r, const struct cfs_error *own,
+		     struct cfs_error *err)
+{
+	const char *why = own->text[0] ? own->text : strerror(-r);
+
+	return *path ? cfs_fail(err, r, "%s: %s", path, why)
+		     : cfs_fail(err, r, "%s", why);
+}
+
 int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 		const char *path, struct cfs_step **step_out,
 		struct cfs_error *err)
@@ -274,7 +283,7 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 	struct cfs_ds_step *step;
 	int r;
 
-	step = step_new(source, pool, path);
+	step = cfs_ds_step_new(source, pool, path);
 	if (!step)
 		return -ENOMEM;
 	r = cfs_ds_list_read(source, path, &list);
@@ -285,8 +294,5 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 		return 0;
 	}
 	cfs_step_unref(&step->base);
-	return *path ? cfs_fail(err, r, "%s: %s", path,
-				own.text[0] ? own.text : strerror(-r))
-		     : cfs_fail(err, r, "%s",
-				own.text[0] ? own.text : strerror(-r));
+	return cfs_ds_read_fail(path, r, &own, err);
 }

@@ -244,6 +244,14 @@ enum cfs_dtype cfs_ds_config_dtype(const struct cfs_node *ds_config);
 
 /* ---- deepspeed_read.c, deepspeed.c ---- */
 
+/* An empty one, for a reader to fill. */
+struct cfs_ds_step *cfs_ds_step_new(struct cfs_source *source,
+				    struct cfs_filepool *pool,
+				    const char *path);
+/* Says where @own, or else @r, came from: returns @r. */
+int cfs_ds_read_fail(const char *path, int r, const struct cfs_error *own,
+		     struct cfs_error *err);
+
 void cfs_ds_step_free(struct cfs_step *step);
 int cfs_ds_complete(struct cfs_source *source, const char *path,
 		    struct cfs_error *err);

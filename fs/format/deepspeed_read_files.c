@@ -160,7 +160,8 @@ static struct cfs_ds_file *place(struct cfs_ds_step *step,
 	struct cfs_ds_rank *rank;
 	struct cfs_ds_file *file = NULL;
 
-	if (name->kind == CFS_DS_LAYER || name->mp >= step->base.n_ranks)
+	if (name->kind == CFS_DS_LAYER || name->kind == CFS_DS_UNIVERSAL ||
+	    name->mp >= step->base.n_ranks)
 		return NULL;
 	rank = &step->ranks[name->mp];
 	if (name->kind == CFS_DS_MODEL)
@@ -208,7 +209,8 @@ static int add_file(struct cfs_ds_step *step, const struct cfs_ds_entry *entry,
 	uint32_t row = 0;
 	int r;
 
-	if (!file && entry->parsed.kind != CFS_DS_LAYER)
+	if (!file && entry->parsed.kind != CFS_DS_LAYER &&
+	    entry->parsed.kind != CFS_DS_UNIVERSAL)
 		return 0;
 	r = fold(&step->base, entry->name, s, err);
 	if (!r)

@@ -163,6 +163,7 @@ static const char *const inner_keys[] = {
 	"ds_zero_partition_groups",
 	"local_sub_partitions_of_fp32_groups",
 	"num_comm_intervals_per_group",
+	"param_groups", /* of a universal checkpoint */
 };
 
 static bool inner_is_ours(const char *key)
@@ -192,7 +193,8 @@ static struct cfs_node *inner_like_source(struct cfs_ds_out *out,
 					  struct cfs_node *made)
 {
 	const struct cfs_node *src = out->rank->optim_state;
-	bool same = out->step->base.topology.optimizer == out->topo->optimizer;
+	const struct cfs_topology *from = &out->step->base.topology;
+	bool same = from->optimizer == out->topo->optimizer && !from->universal;
 	struct cfs_node *inner = same ? cfs_node_dict(out->doc) : made;
 	struct cfs_node *key, *value;
 	const char *name;

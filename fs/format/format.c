@@ -6,7 +6,8 @@
 
 #include "store/util/error.h"
 
-const struct cfs_format *const cfs_formats[] = {&cfs_format_deepspeed, NULL};
+const struct cfs_format *const cfs_formats[] = {&cfs_format_deepspeed,
+						&cfs_format_universal, NULL};
 
 int cfs_format_probe(struct cfs_source *source, const char *path,
 		     const struct cfs_format **format_out)

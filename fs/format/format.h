@@ -92,6 +92,7 @@ struct cfs_format {
 /* The formats there are; NULL-terminated. */
 extern const struct cfs_format *const cfs_formats[];
 extern const struct cfs_format cfs_format_deepspeed;
+extern const struct cfs_format cfs_format_universal;
 
 /* The format of a step's directory: 0, or -ENOENT when none claims it. */
 CFS_MUST_CHECK int cfs_format_probe(struct cfs_source *source, const char *path,

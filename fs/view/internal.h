@@ -118,10 +118,10 @@ int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
 		       struct cfs_vnode **out, struct cfs_error *err);
 /* Does this view show the pointer under the name of universal ones, too? */
 bool cfs_pointer_is_universal(const struct cfs_vnode *dir, const char *name);
-/* The same by that name: it says what the pointer says, and cannot be written.
- * -ENOENT: the run has no pointer. */
-int cfs_pointer_universal(struct cfs_vnode *run, struct cfs_vnode **out,
-			  struct cfs_error *err);
+/* `latest_universal` made of `latest`, or `latest` of that: it says what the
+ * other says, and cannot be written.  -ENOENT: the run lacks the other, too. */
+int cfs_pointer_other(struct cfs_vnode *run, const char *name,
+		      struct cfs_vnode **out, struct cfs_error *err);
 /* The step that a run's view shows at once: what `latest` names, else the
  * newest whole one.  1 with its name in @name, or 0: there is none. */
 int cfs_pointer_step(struct cfs_vnode *run, char name[256],

@@ -188,7 +188,7 @@ static int lookup_in_run(struct cfs_vnode *run, const char *name,
 	if (r < 0)
 		return r;
 	if (cfs_pointer_is_universal(run, name)) {
-		r = cfs_pointer_universal(run, out, err);
+		r = cfs_pointer_other(run, name, out, err);
 		if (r != -ENOENT)
 			return r;
 	}
@@ -198,6 +198,8 @@ static int lookup_in_run(struct cfs_vnode *run, const char *name,
 	r = source->ops->stat(source, path, &st);
 	if (r == -ENOENT && name[0] == '@')
 		return refuse_nested(name, err);
+	if (r == -ENOENT && !strcmp(name, CFS_POINTER))
+		return cfs_pointer_other(run, name, out, err);
 	if (r < 0)
 		return r;
 	if (S_ISDIR(st.st_mode))

@@ -145,10 +145,12 @@ static struct cfs_vnode *new_pointer(struct cfs_vnode *dir, const char *text,
 	return node;
 }
 
-int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
-		       struct cfs_vnode **out, struct cfs_error *err)
+/* What the file @name of the run says, settled. */
+static int read_pointer(struct cfs_vnode *run, const char *name,
+			const struct stat *st, struct cfs_vnode **out,
+			struct cfs_error *err)
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, name);
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
 	struct cfs_vnode *node;
 	int r;
@@ -170,16 +172,24 @@ int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
 	return 0;
 }
 
+int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,
+		       struct cfs_vnode **out, struct cfs_error *err)
+{
+	return read_pointer(run, CFS_POINTER, st, out, err);
+}
+
 bool cfs_pointer_is_universal(const struct cfs_vnode *dir, const char *name)
 {
 	return dir->request.universal > 0 &&
 	       !strcmp(name, CFS_POINTER_UNIVERSAL);
 }
 
-int cfs_pointer_universal(struct cfs_vnode *run, struct cfs_vnode **out,
-			  struct cfs_error *err)
+int cfs_pointer_other(struct cfs_vnode *run, const char *name,
+		      struct cfs_vnode **out, struct cfs_error *err)
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	const char *file =
+		strcmp(name, CFS_POINTER) ? CFS_POINTER : CFS_POINTER_UNIVERSAL;
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, file);
 	struct cfs_source *source = run->views->source;
 	struct cfs_vnode *node;
 	struct stat st;
@@ -188,12 +198,11 @@ int cfs_pointer_universal(struct cfs_vnode *run, struct cfs_vnode **out,
 	if (!r && !S_ISREG(st.st_mode))
 		r = -ENOENT;
 	if (!r)
-		r = cfs_pointer_lookup(run, &st, &node, err);
+		r = read_pointer(run, file, &st, &node, err);
 	if (r < 0)
 		return r;
 	if (node->kind == CFS_VNODE_POINTER) {
-		node->ino =
-			cfs_vnode_made_ino(node->ino, CFS_POINTER_UNIVERSAL);
+		node->ino = cfs_vnode_made_ino(node->ino, name);
 		node->st.st_ino = node->ino;
 		node->st.st_mode &= ~(mode_t)0222;
 		node->src_ino = 0;

@@ -106,7 +106,8 @@ static int list_pointers(const struct listing *l)
 	struct stat st = {.st_mode = S_IFREG};
 	int r = 0;
 
-	if (l->dir->has_pointer && !l->has_pointer)
+	if (!l->has_pointer &&
+	    (l->dir->has_pointer || (run && l->has_universal)))
 		r = l->fn(l->arg, CFS_POINTER, &st);
 	if (!r && !l->has_universal && l->dir->request.universal > 0 &&
 	    (run ? l->has_pointer : l->dir->has_pointer))

@@ -4,6 +4,8 @@
   converter  every file of ds_to_universal's, for sources that it accepts
   loader     the view, loaded by the unmodified framework into other stages and
              sizes and saved again, is what the framework writes there
+  reader     views of a universal checkpoint on disk, made by either, are what
+             the framework writes at their topology
 """
 import argparse
 import os
@@ -30,6 +32,16 @@ LOADED = (
     ("bf16-g2-tied_bf16opt-dp3", ("z1-dp1", "z2-dp4")),
     ("fp16-g2-fused_z1-dp2", ("z2-dp3",)),
     ("fp16-g1_z0-dp2", ("z1-dp3", "z3-dp2")),
+)
+# (source, target, made by the converter)
+READ = (
+    ("bf16-g2_z1-dp4", "z1-dp3", True), ("bf16-g2_z1-dp4", "z3-dp2", False),
+    ("fp16-g1_z3-dp2", "z2-dp3-rr", True),
+    ("fp16-g1_z3-dp2", "z3-dp3-sub12", False),
+    ("bf16-g2-frozen_bf16opt-dp3", "bf16opt-dp2", True),
+    ("bf16-g2-frozen-tied_z3-dp2", "z1-dp2", False),
+    ("bf16-g1_z2-dp3-rr", "z1-dp2", False),
+    ("fp16-g2-fused_z1-dp2", "z2-dp3", True),
 )
 # Beside the converter's: what other stages read, of any source.
 ADDED = {"optimizer_state_dict": None, "loss_scaler": None,
@@ -89,11 +101,11 @@ def compare_zero(want_dir, got_dir, bare):
     return diff.lines
 
 
-def converter(name, work):
-    cfg = config.parse(name)
-    run = truth.make(cfg, os.path.join(work, "runs"))
+def convert(name, run, work):
+    """What ds_to_universal makes of a run; the step's directory."""
     want = os.path.join(work, "converted", name, TAG)
-    got = os.path.join(work, "shown", name)
+    if os.path.isdir(want):
+        return want
     os.makedirs(os.path.dirname(want))
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m",
@@ -101,15 +113,28 @@ def converter(name, work):
          "--num_extract_workers", "1", "--num_merge_workers", "1",
          "--input_folder", os.path.join(run, TAG), "--output_folder", want],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    product.export(os.path.join(run, "@universal"), got)
+    return want
+
+
+def show(name, run, work):
+    """What @universal of a run shows, written out; its directory."""
+    got = os.path.join(work, "shown", name)
+    if not os.path.isdir(got):
+        product.export(os.path.join(run, "@universal"), got)
+    return got
+
+
+def converter(name, work):
+    cfg = config.parse(name)
+    run = truth.make(cfg, os.path.join(work, "runs"))
+    want = convert(name, run, work)
+    got = show(name, run, work)
     lines = compare_zero(os.path.join(want, "zero"),
                          os.path.join(got, TAG, "zero"), cfg.cls == "z3")
     for pointer in ("latest", "latest_universal"):
         with open(os.path.join(got, pointer)) as f:
             if f.read() != TAG:
                 lines.append(f"{pointer} does not say {TAG}")
-    shutil.rmtree(got)
-    shutil.rmtree(os.path.dirname(want))
     return lines
 
 
@@ -151,15 +176,43 @@ def loader(source, target, work):
     dst = config.parse(f"{source.split('_')[0]}_{target}")
     run = truth.make(src, os.path.join(work, "runs"))
     want = truth.make(dst, os.path.join(work, "runs"))
-    shown = os.path.join(work, "shown", source)
+    shown = show(source, run, work)
     saved = os.path.join(work, "saved", dst.name())
-    if not os.path.isdir(shown):
-        product.export(os.path.join(run, "@universal"), shown)
     framework.run(dst.dp, _load_and_save, dst, shown, saved)
     lines = compare.compare_dirs(os.path.join(want, TAG),
                                  os.path.join(saved, TAG), tails=False)
     shutil.rmtree(saved)
     return [line for line in lines if not only_order(line)]
+
+
+def view_name(dst):
+    """All that a target's topology is; nothing is taken from the source."""
+    items = [f"dp{dst.dp}"]
+    if dst.cls == "bf16opt":
+        items.append("bf16opt")
+    else:
+        items += [f"zero{dst.stage()}"] + (["zeroopt"] if dst.cls == "z1"
+                                           else [])
+    return "-".join(items + [n for on, n in dst.topology_items() if on])
+
+
+def reader(source, target, converted, work):
+    src = config.parse(source)
+    dst = config.parse(f"{source.split('_')[0]}_{target}")
+    run = truth.make(src, os.path.join(work, "runs"))
+    want = truth.make(dst, os.path.join(work, "runs"))
+    step = convert(source, run, work) if converted \
+        else os.path.join(show(source, run, work), TAG)
+    out = os.path.join(work, "read")
+    shutil.rmtree(out, ignore_errors=True)
+    product.export(os.path.join(os.path.dirname(step),
+                                "@" + view_name(dst)), out)
+    lines = compare.compare_dirs(os.path.join(want, TAG),
+                                 os.path.join(out, TAG))
+    with open(os.path.join(out, "latest")) as f:
+        if f.read() != TAG:
+            lines.append("latest does not say " + TAG)
+    return lines
 
 
 def main():
@@ -171,6 +224,8 @@ def main():
     work = args.work or tempfile.mkdtemp(prefix="ckptfs-universal-")
     cases = [("converter", name, (name,)) for name in CONVERTED]
     cases += [("loader", f"{s} {t}", (s, t)) for s, ts in LOADED for t in ts]
+    cases += [("reader", f"{s} {t} {'converted' if c else 'exported'}",
+               (s, t, c)) for s, t, c in READ]
     cases = [c for c in cases if args.only in f"{c[0]} {c[1]}"]
     passed = 0
     try:
