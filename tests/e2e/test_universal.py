@@ -4,6 +4,7 @@
   converter  every file of ds_to_universal's, for sources that it accepts
   loader     the view, loaded by the unmodified framework into other stages and
              sizes and saved again, is what the framework writes there
+  pipeline   the view of a real pipeline, loaded by an engine of other sizes
   reader     views of a universal checkpoint on disk, made by either, are what
              the framework writes at their topology
 """
@@ -17,7 +18,8 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from oracle import compare, config, framework, product, truth  # noqa: E402
+from oracle import compare, config, framework, product, shapes, \
+    truth  # noqa: E402
 from oracle.config import TAG  # noqa: E402
 
 CONVERTED = (
@@ -43,6 +45,9 @@ READ = (
     ("bf16-g1_z2-dp3-rr", "z1-dp2", False),
     ("fp16-g2-fused_z1-dp2", "z2-dp3", True),
 )
+DATA = os.path.join(HERE, "..", "data", "pipeline")
+PIPELINE_TAG = "global_step2"
+PIPELINES = (("pp2-dp1", "pp2-dp2", 4), ("pp2-dp2", "pp2-dp1", 2))
 # Beside the converter's: what other stages read, of any source.
 ADDED = {"optimizer_state_dict": None, "loss_scaler": None,
          "dynamic_loss_scale": None, "overflow": None, "zero_stage": None}
@@ -185,6 +190,19 @@ def loader(source, target, work):
     return [line for line in lines if not only_order(line)]
 
 
+def pipeline(source, target, world, work):
+    out = os.path.join(work, "pipeline")
+    saved = os.path.join(work, "saved", "pipeline")
+    want = os.path.join(DATA, target, PIPELINE_TAG)
+    shutil.rmtree(out, ignore_errors=True)
+    product.export(os.path.join(DATA, source, "@universal"), out)
+    framework.run(world, shapes.load_and_save, want, 1, 2, 4, "uniform", out,
+                  saved, PIPELINE_TAG)
+    lines = compare.compare_dirs(want, os.path.join(saved, PIPELINE_TAG))
+    shutil.rmtree(saved)
+    return [line for line in lines if not only_order(line)]
+
+
 def view_name(dst):
     """All that a target's topology is; nothing is taken from the source."""
     items = [f"dp{dst.dp}"]
@@ -226,6 +244,7 @@ def main():
     cases += [("loader", f"{s} {t}", (s, t)) for s, ts in LOADED for t in ts]
     cases += [("reader", f"{s} {t} {'converted' if c else 'exported'}",
                (s, t, c)) for s, t, c in READ]
+    cases += [("pipeline", f"{p[0]} {p[1]}", p) for p in PIPELINES]
     cases = [c for c in cases if args.only in f"{c[0]} {c[1]}"]
     passed = 0
     try:
