@@ -52,6 +52,12 @@ struct cfs_ds_step {
 	bool legacy;		   /* files are legacy streams, not zip */
 	bool bf16_names;	   /* optimizer files carry the bf16_ prefix */
 	bool moe;
+	/* Universal, of layers or of several ranks: module and layers are
+	 * made of the masters, whatever the model states hold. */
+	bool only_masters;
+	/* Universal, for several tensor-parallel ranks: of what they add up it
+	 * may hold the share of one. */
+	bool shares;
 	struct cfs_node *ds_config; /* or NULL */
 	struct cfs_pickle *scratch; /* owns nodes made while reading */
 	/* Of a step made of another one: what it is made of, else NULL. */

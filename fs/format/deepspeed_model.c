@@ -107,6 +107,14 @@ static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 	return 0;
 }
 
+static bool may_be_share(const struct collecting *c,
+			 const struct cfs_rule *rule)
+{
+	return rule->kind == CFS_RULE_SUM ||
+	       (rule->kind == CFS_RULE_ROW_BIAS &&
+		c->model->facts.parallel_residual != 0);
+}
+
 static int lay_out(const struct collecting *c, const struct cfs_param *p,
 		   struct cfs_ds_whole *w)
 {
@@ -122,6 +130,13 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name, tp);
 	if (!w->rule)
 		w->rule = &same;
+	if (c->model->step->shares && may_be_share(c, w->rule))
+		return cfs_fail(c->err, -ENOTSUP,
+				"parameter %s: the universal checkpoint has "
+				"what one tensor-parallel rank adds, if ranks "
+				"add it up; say that they do not (@biassame), "
+				"or make the view of the step itself",
+				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,

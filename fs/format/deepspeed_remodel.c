@@ -284,7 +284,8 @@ static int make_rank(const struct cfs_ds_remodel *rm, const struct place *v,
 static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 {
 	const struct cfs_topology *from = &rm->from->base.topology;
-	bool same = rm->pp ? from->pipeline && (rm->whole || from->pp == rm->pp)
+	bool same = rm->pp ? from->pipeline && (rm->whole || rm->pp == 1 ||
+						from->pp == rm->pp)
 			   : !from->pipeline;
 
 	for (uint32_t i = 0; !same && i < rm->model.n; i++)
@@ -343,6 +344,10 @@ static int find_bounds(struct cfs_ds_remodel *rm, const uint32_t *given,
 	if (given) {
 		memcpy(rm->bounds, given,
 		       ((size_t)rm->pp + 1) * sizeof(*given));
+		return 0;
+	}
+	if (rm->pp == 1) {
+		rm->bounds[1] = UINT32_MAX;
 		return 0;
 	}
 	if (!family)

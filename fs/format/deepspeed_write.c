@@ -249,7 +249,8 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	if (to->universal)
 		return cfs_uc_plan(step, target, tree_out, err);
 	if (from->tp == to->tp && from->pp == to->pp &&
-	    from->pipeline == to->pipeline)
+	    from->pipeline == to->pipeline &&
+	    !cfs_ds_step_of(step)->only_masters)
 		return write_step(step, target, tree_out, err);
 	r = cfs_ds_remodel(cfs_ds_step_of(step), &parallel, &made, err);
 	if (r < 0)

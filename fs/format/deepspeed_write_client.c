@@ -30,7 +30,8 @@ static void replace_args(struct cfs_ds_out *out, struct cfs_node *root)
 	struct cfs_node *args = cfs_node_get(root, "args");
 	uint64_t rows = padded(&rm->model);
 
-	if (!cfs_node_is_map(args) || rm->tp == rm->from->base.topology.tp)
+	if (!cfs_node_is_map(args) ||
+	    (rm->tp == rm->from->base.topology.tp && !rm->from->only_masters))
 		return;
 	args = cfs_node_copy(out->doc, args);
 	set_int(out, args, "model_parallel_size", rm->tp);

@@ -226,14 +226,41 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 	return r;
 }
 
+/* There is no file to go by: what the stage's parameters are called. */
+static int write_params(struct cfs_ds_out *out, uint32_t number,
+			const char *prefix, struct cfs_node *map)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
+		struct cfs_ds_layer_name n = cfs_ds_layer_parse(
+			cfs_catalogue_param(out->cat, i)->name);
+		struct cfs_node *node;
+		char full[512];
+
+		if ((n.form == CFS_DS_FORM_TIED ? 0 : n.layer) != number)
+			continue;
+		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
+				     n.name) >= sizeof(full))
+			return -ENAMETOOLONG;
+		r = weight(out, i, out->step->base.dtype, &node);
+		if (!r)
+			cfs_node_set_str(out->doc, map, full, node);
+	}
+	return r;
+}
+
 int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 		       const char *prefix, struct cfs_node *map)
 {
 	uint32_t tp = source_of(out)->base.topology.tp;
 	uint32_t t = out->mp % out->topo->tp;
 	struct layer l;
-	int r = open_layer(out, number, t % tp, &l);
+	int r;
 
+	if (source_of(out)->only_masters)
+		return write_params(out, number, prefix, map);
+	r = open_layer(out, number, t % tp, &l);
 	for (uint32_t i = 0; !r && i < cfs_map_node_count(l.map); i++) {
 		struct cfs_node *key, *value;
 		const char *name;

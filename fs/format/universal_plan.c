@@ -163,7 +163,7 @@ static int make_steps(struct cfs_ds_step *step,
 	int r = 0;
 
 	if (from->tp == to->tp && from->pp == to->pp &&
-	    from->pipeline == to->pipeline)
+	    from->pipeline == to->pipeline && !step->only_masters)
 		*ranks = cfs_ds_step_of(cfs_step_ref(&step->base));
 	else
 		r = cfs_ds_remodel(step, &parallel, ranks, err);

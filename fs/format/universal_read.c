@@ -89,7 +89,8 @@ static int list_files(const struct cfs_ds_step *step,
 	e = cfs_ds_list_kind(top, kind, &n);
 	for (uint32_t i = 0; !r && i < n; i++) {
 		r = add_name(out, "", e[i].name);
-		if (!r)
+		/* others than the first rank's lie beside, for their shapes */
+		if (!r && (zero3 || !i))
 			out->entries[out->n - 1].parsed = e[i].parsed;
 	}
 	first = out->n;
@@ -142,28 +143,57 @@ static int add_param(struct cfs_uc_reading *rd, const struct cfs_node *key,
 	if (!name ||
 	    !cfs_node_as_shape(value, CFS_TENSOR_DIMS_MAX, &ndim, shape))
 		return cfs_fail(err, -EBADMSG, "param_shapes cannot be read");
-	switch (cfs_ds_layer_parse(name).form) {
-	case CFS_DS_FORM_PIPELINE:
-	case CFS_DS_FORM_TIED:
+	if (rd->step->only_masters &&
+	    cfs_ds_layer_parse(name).form == CFS_DS_FORM_PLAIN)
 		return cfs_fail(err, -ENOTSUP,
-				"parameter %s is of a pipeline, whose layer "
-				"files a universal checkpoint lacks: views of "
-				"it are not made",
+				"parameter %s: its name does not say of which "
+				"layer it is",
 				name);
-	default:
-		break;
-	}
 	r = cfs_catalogue_add_param(rd->cat, name, ndim, shape, group, NULL);
+	if (r == -EEXIST && rd->n_models > 1)
+		return 0; /* another rank's, or tied */
 	return r == -EEXIST ? cfs_fail(err, -EINVAL,
 				       "param_shapes has %s twice", name)
 			    : r;
 }
 
+static const struct cfs_node *shapes_of(const struct cfs_uc_reading *rd,
+					uint32_t m)
+{
+	return cfs_node_get(cfs_torchfile_root(rd->models[m].torch),
+			    "param_shapes");
+}
+
+/* Of group @group, of all ranks. */
+static int add_group(struct cfs_uc_reading *rd, uint32_t group,
+		     struct cfs_error *err)
+{
+	int r = 0;
+
+	for (uint32_t m = 0; !r && m < rd->n_models; m++) {
+		const struct cfs_node *shapes = shapes_of(rd, m);
+
+		for (uint32_t u = 0; !r && u < cfs_seq_node_count(shapes);
+		     u++) {
+			struct cfs_node *unit = cfs_seq_node_item(shapes, u);
+			uint32_t n = group_of(rd, u) == group
+					     ? cfs_map_node_count(unit)
+					     : 0;
+
+			for (uint32_t i = 0; !r && i < n; i++) {
+				struct cfs_node *key, *value;
+
+				cfs_map_node_pair(unit, i, &key, &value);
+				r = add_param(rd, key, value, group, err);
+			}
+		}
+	}
+	return r;
+}
+
 static int add_params(struct cfs_uc_reading *rd, struct cfs_error *err)
 {
-	const struct cfs_node *shapes =
-		cfs_node_get(rd->step->ranks[0].model_root, "param_shapes");
-	uint32_t n = cfs_seq_node_count(shapes);
+	uint32_t n = cfs_seq_node_count(shapes_of(rd, 0));
 	int r = 0;
 
 	if (!n)
@@ -171,17 +201,8 @@ static int add_params(struct cfs_uc_reading *rd, struct cfs_error *err)
 				"%s has no param_shapes, which tell groups and "
 				"their order",
 				rd->step->ranks[0].model[0].name);
-	for (uint32_t u = 0; !r && u < n; u++) {
-		const struct cfs_node *unit = cfs_seq_node_item(shapes, u);
-		uint32_t group = group_of(rd, u);
-
-		for (uint32_t i = 0; !r && i < cfs_map_node_count(unit); i++) {
-			struct cfs_node *key, *value;
-
-			cfs_map_node_pair(unit, i, &key, &value);
-			r = add_param(rd, key, value, group, err);
-		}
-	}
+	for (uint32_t g = 0; !r && g < n; g++)
+		r = add_group(rd, g, err);
 	return r;
 }
 
@@ -194,7 +215,7 @@ static int add_file(struct cfs_uc_reading *rd, const char *name, uint32_t row)
 	struct cfs_uc_file file = {.name = name, .row = row};
 	size_t len;
 
-	if (!slash)
+	if (strncmp(name, "zero/", strlen("zero/")) != 0 || !slash)
 		return 0;
 	len = strlen(slash + 1) - strlen(".pt");
 	param = strndup(dir, (size_t)(slash - dir));
@@ -253,6 +274,7 @@ static int read_facts(struct cfs_uc_reading *rd, struct cfs_error *err)
 {
 	struct cfs_ds_step *step = rd->step;
 	const struct cfs_node *root = step->ranks[0].model_root;
+	bool pipeline;
 	int64_t v;
 
 	step->ds_config = cfs_node_get(root, "ds_config");
@@ -265,11 +287,23 @@ static int read_facts(struct cfs_uc_reading *rd, struct cfs_error *err)
 	step->base.dtype = cfs_ds_config_dtype(step->ds_config);
 	step->bf16_names = step->base.dtype == CFS_BF16;
 	read_topology(rd);
-	if (!cfs_node_is_map(cfs_node_get(root, "module")))
+	pipeline = !cfs_node_is_map(cfs_node_get(root, "module"));
+	step->only_masters = pipeline || rd->n_models > 1;
+	step->base.topology.pipeline = pipeline;
+	step->shares =
+		rd->n_models > 1 &&
+		!(cfs_node_as_int(
+			  cfs_node_get(cfs_node_get(root, "checkpoint_parallel_"
+							  "dimensions"),
+				       "tp_degree"),
+			  &v) &&
+		  v == 1);
+	if (step->only_masters &&
+	    cfs_seq_node_count(cfs_node_get(root, "buffer_names")))
 		return cfs_fail(err, -ENOTSUP,
-				"%s is of a pipeline, whose layer files a "
-				"universal checkpoint lacks: views of it are "
-				"not made",
+				"%s names buffers, which lie in files that a "
+				"universal checkpoint of several ranks or a "
+				"pipeline lacks",
 				step->ranks[0].model[0].name);
 	if (!rd->zero3 &&
 	    enabled(step, "zero_optimization.round_robin_gradients"))
@@ -282,7 +316,29 @@ static int read_facts(struct cfs_uc_reading *rd, struct cfs_error *err)
 
 /* ---- all of it ---- */
 
-/* Model states of the first rank, and what all ranks share. */
+/* Of the first rank, which is kept, and of the others: for their parameters. */
+static int parse_models(struct cfs_uc_reading *rd,
+			const struct cfs_ds_list *list, struct cfs_error *err)
+{
+	struct cfs_ds_rank *rank = &rd->step->ranks[0];
+	int r = cfs_ds_parse(&rd->step->base, &rank->model[0],
+			     &rank->model[0].torch, err);
+
+	rd->models = calloc(rd->n_models, sizeof(*rd->models));
+	if (!rd->models)
+		return -ENOMEM;
+	rd->models[0] = rank->model[0]; /* the rank's own */
+	for (uint32_t m = 1; !r && m < rd->n_models; m++) {
+		struct cfs_ds_file *file = &rd->models[m];
+
+		file->index = m;
+		file->name = list->entries[m].name;
+		r = cfs_ds_parse(&rd->step->base, file, &file->torch, err);
+	}
+	return r;
+}
+
+/* Model states, and what all ranks share. */
 static int parse_heads(struct cfs_uc_reading *rd,
 		       const struct cfs_ds_list *list, struct cfs_error *err)
 {
@@ -300,8 +356,7 @@ static int parse_heads(struct cfs_uc_reading *rd,
 	if (!rank->optim[0].name)
 		return cfs_fail(err, -ENOENT,
 				"zero/optimizer_state.pt is missing");
-	r = cfs_ds_parse(&rd->step->base, &rank->model[0],
-			 &rank->model[0].torch, err);
+	r = parse_models(rd, list, err);
 	if (!r)
 		r = cfs_ds_parse(&rd->step->base, &rank->optim[0],
 				 &rank->optim[0].torch, err);
@@ -314,6 +369,25 @@ static int parse_heads(struct cfs_uc_reading *rd,
 		return cfs_fail(err, -EBADMSG, "%s: holds no dictionary",
 				rank->model[0].name);
 	return 0;
+}
+
+/* Their type is all there is. */
+static int add_weights(struct cfs_uc_reading *rd)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < cfs_catalogue_params(rd->cat); i++)
+		r = cfs_catalogue_set_dtype(rd->cat, i, CFS_ROLE_WEIGHT,
+					    rd->step->base.dtype);
+	return r;
+}
+
+static void reading_fini(struct cfs_uc_reading *rd)
+{
+	for (uint32_t m = 1; rd->models && m < rd->n_models; m++)
+		cfs_torchfile_free(rd->models[m].torch);
+	free(rd->models);
+	free(rd->files);
 }
 
 static int read_step(struct cfs_uc_reading *rd, const struct cfs_ds_list *list,
@@ -330,7 +404,9 @@ static int read_step(struct cfs_uc_reading *rd, const struct cfs_ds_list *list,
 			r = add_file(rd, list->entries[i].name, i);
 	if (!r)
 		r = cfs_uc_tensors_read(rd, err);
-	if (!r)
+	if (!r && rd->step->only_masters)
+		r = add_weights(rd);
+	else if (!r)
 		r = cfs_ds_weights_read(rd->step, 0, err);
 	return r < 0 ? r : cfs_catalogue_seal(rd->cat, err);
 }
@@ -347,14 +423,9 @@ static int read_dir(struct cfs_ds_step *step, struct cfs_error *err)
 		return r;
 	cfs_ds_list_kind(&top, CFS_DS_MODEL, &n_model);
 	cfs_ds_list_kind(&top, CFS_DS_MODEL_ZERO3, &n_zero3);
-	if (n_model > 1)
-		return cfs_fail(err, -ENOTSUP,
-				"it is of %u model-parallel ranks: views are "
-				"made of one that was saved by one rank, or "
-				"shown for one (@universal-tp1-pp0)",
-				n_model);
 	names.zero3 = rd.zero3 = !n_model;
 	names.n_dp = n_model ? 0 : n_zero3;
+	rd.n_models = CFS_MAX(n_model, 1u);
 	r = list_files(step, &top, rd.zero3, &list);
 	if (!r)
 		r = cfs_ds_files_settle(step, &list, &names, err);
@@ -365,7 +436,7 @@ static int read_dir(struct cfs_ds_step *step, struct cfs_error *err)
 				"its model states are of several ranks");
 	rd.cat = step->base.ranks[0].catalogue;
 	r = read_step(&rd, &list, err);
-	free(rd.files);
+	reading_fini(&rd);
 	return r;
 }
 

@@ -28,6 +28,9 @@ struct cfs_uc_reading {
 	struct cfs_ds_step *step;
 	struct cfs_catalogue *cat;
 	bool zero3; /* model states of stage 3 */
+	/* Of each model-parallel rank; [0] is the step's. */
+	struct cfs_ds_file *models;
+	uint32_t n_models;
 	struct cfs_uc_file *files;
 	uint32_t n_files, cap_files;
 };

@@ -42,6 +42,8 @@ static int check_shape(const struct cfs_uc_reading *rd,
 				file->name);
 	if (t->dtype != CFS_F32)
 		return cfs_fail(err, -ENOTSUP, "%s: is not fp32", file->name);
+	if (rd->n_models > 1 && !bare)
+		return 0; /* whole here, a rank's share there */
 	if (t->numel == p->numel &&
 	    (bare ||
 	     (t->ndim == p->ndim &&
@@ -256,6 +258,35 @@ static void order_states(struct cfs_uc_reading *rd, uint32_t g)
 			cfs_node_str(doc, cfs_catalogue_role_name(rd->cat, k)));
 }
 
+/* With the shapes of the files, where the model states have a rank's. */
+static int reshape(struct cfs_uc_reading *rd, const struct found *found)
+{
+	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *cat =
+		cfs_catalogue_new();
+	uint32_t n = cfs_catalogue_params(rd->cat);
+	_cleanup_(cfs_freep) const struct cfs_torch_tensor **whole =
+		calloc((size_t)n + 1, sizeof(*whole));
+	int r = cat && whole ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; !r && i < rd->n_files; i++)
+		if (!strcmp(rd->files[i].state, "fp32"))
+			whole[rd->files[i].param] = &found[i].tensor;
+	for (uint32_t i = 0; !r && i < n; i++) {
+		const struct cfs_param *p = cfs_catalogue_param(rd->cat, i);
+		const struct cfs_torch_tensor *t = whole[i];
+
+		r = cfs_catalogue_add_param(cat, p->name, t ? t->ndim : p->ndim,
+					    t ? t->shape : p->shape, p->group,
+					    NULL);
+	}
+	if (r < 0)
+		return r;
+	cfs_catalogue_free(rd->cat);
+	rd->cat = cfs_steal(cat);
+	rd->step->base.ranks[0].catalogue = rd->cat;
+	return 0;
+}
+
 static int add_extent(struct cfs_uc_reading *rd, const struct cfs_uc_file *file,
 		      const struct found *f)
 {
@@ -293,6 +324,8 @@ int cfs_uc_tensors_read(struct cfs_uc_reading *rd, struct cfs_error *err)
 		read_common_step(rd, g);
 	if (!r)
 		r = cfs_ds_parallel(rd->n_files, read_file, &job, err);
+	if (!r && rd->n_models > 1)
+		r = reshape(rd, found);
 	if (!r)
 		r = add_roles(rd);
 	for (uint32_t i = 0; !r && i < rd->n_files; i++)
