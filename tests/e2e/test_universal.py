@@ -5,6 +5,7 @@
   loader     the view, loaded by the unmodified framework into other stages and
              sizes and saved again, is what the framework writes there
   pipeline   the view of a real pipeline, loaded by an engine of other sizes
+  mount      the same files and directories in a mount
   reader     views of a universal checkpoint on disk, made by either, are what
              the framework writes at their topology
 """
@@ -203,6 +204,47 @@ def pipeline(source, target, world, work):
     return [line for line in lines if not only_order(line)]
 
 
+def _files(top):
+    out = {}
+    for name in relative(top):
+        with open(os.path.join(top, name), "rb") as f:
+            out[name] = f.read()
+    return out
+
+
+def mount(name, work):
+    """In a mount: the same bytes, directories that are directories."""
+    run = truth.make(config.parse(name), os.path.join(work, "runs"))
+    want = _files(os.path.join(show(name, run, work), TAG))
+    lines = []
+    with product.mounted(run, os.path.join(work, "mnt")) as mnt:
+        for step in (f"@universal/{TAG}", f"{TAG}/@universal"):
+            top = os.path.join(mnt, step)
+            got = _files(top)
+            if step.startswith(TAG):
+                for pointer in ("latest", "latest_universal"):
+                    if got.pop(pointer) != b".":
+                        lines.append(f"{step}/{pointer} is not '.'")
+            if got != want:
+                lines.append(f"{step}: other files than exported")
+            dirs = [d for d, _, _ in os.walk(top)]
+            if len({os.stat(d).st_ino for d in dirs}) != len(dirs):
+                lines.append(f"{step}: directories share a number")
+            listed = {e.name: e.is_dir() for e in os.scandir(
+                os.path.join(top, "zero"))}
+            if listed.pop("optimizer_state.pt") or not all(listed.values()):
+                lines.append(f"{step}/zero: kinds of {listed}")
+            for absent in ("zero/none", "zero/gain/none.pt", "zero/gai",
+                           "zero/gain/fp32.pt/x", "zero/@dp2"):
+                if os.path.exists(os.path.join(top, absent)):
+                    lines.append(f"{step}/{absent} is there")
+        names = os.listdir(os.path.join(mnt, "@universal"))
+        if "latest_universal" not in names \
+                or "latest_universal" in os.listdir(mnt):
+            lines.append(f"latest_universal: {names}")
+    return lines
+
+
 def view_name(dst):
     """All that a target's topology is; nothing is taken from the source."""
     items = [f"dp{dst.dp}"]
@@ -244,6 +286,8 @@ def main():
     cases += [("loader", f"{s} {t}", (s, t)) for s, ts in LOADED for t in ts]
     cases += [("reader", f"{s} {t} {'converted' if c else 'exported'}",
                (s, t, c)) for s, t, c in READ]
+    if not product.why_fuse_is_missing():
+        cases.append(("mount", CONVERTED[0], (CONVERTED[0],)))
     cases += [("pipeline", f"{p[0]} {p[1]}", p) for p in PIPELINES]
     cases = [c for c in cases if args.only in f"{c[0]} {c[1]}"]
     passed = 0

@@ -202,6 +202,30 @@ START_TEST(impossible)
 }
 END_TEST
 
+START_TEST(universal)
+{
+	struct cfs_request q = CFS_REQUEST_INIT, bad;
+	struct cfs_resolved out;
+	struct source s;
+
+	source_init(&s, CFS_OPT_ZERO12, 1, NULL);
+	q.universal = 1;
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert(out.topology.universal);
+	ck_assert(!cfs_topology_equal(&out.topology, &s.step->topology));
+	bad = q;
+	bad.dp = 2;
+	ck_assert_int_eq(resolve(&s, bad, &out), -EINVAL);
+	bad = q;
+	bad.zero_stage = 1;
+	ck_assert_int_eq(resolve(&s, bad, &out), -EINVAL);
+	bad = q;
+	bad.round_robin = 0;
+	ck_assert_int_eq(resolve(&s, bad, &out), -EINVAL);
+	source_fini(&s);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("deepspeed_resolve");
@@ -211,6 +235,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, config_fills_what_the_source_lacks);
 	tcase_add_test(tc, classes);
 	tcase_add_test(tc, impossible);
+	tcase_add_test(tc, universal);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -163,6 +163,45 @@ START_TEST(vocabularies)
 }
 END_TEST
 
+/* For one rank that has all: also where the number of ranks stays. */
+START_TEST(wholes)
+{
+	const uint64_t shape[] = {256, 3};
+	struct cfs_rule rule = {"x", CFS_RULE_COLUMNS, 0, NULL};
+	struct cfs_model_facts facts = unknown;
+	struct cfs_tp_layout from, to;
+	struct cfs_error err = {""};
+
+	ck_assert_int_eq(
+		cfs_rule_whole(&rule, &facts, 2, shape, 2, 2, &from, &to, NULL),
+		0);
+	ck_assert_int_eq(to.kind, CFS_TP_CUT);
+	ck_assert_uint_eq(to.dim, 1);
+	ck_assert_uint_eq(to.shape[1], 6);
+	rule.kind = CFS_RULE_ROW_BIAS;
+	ck_assert_int_eq(
+		cfs_rule_whole(&rule, &facts, 1, shape, 2, 2, &from, &to, &err),
+		-ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(err.text, "@biassum"));
+	/* rows stay, or are those that the vocabulary has */
+	rule.kind = CFS_RULE_VOCAB;
+	ck_assert_int_eq(
+		cfs_rule_whole(&rule, &facts, 2, shape, 2, 2, &from, &to, NULL),
+		0);
+	ck_assert_uint_eq(to.shape[0], 512);
+	facts.vocabulary = 500;
+	ck_assert_int_eq(
+		cfs_rule_whole(&rule, &facts, 2, shape, 2, 2, &from, &to, NULL),
+		0);
+	ck_assert_uint_eq(from.shape[0], 512);
+	ck_assert_uint_eq(to.shape[0], 500);
+	facts.vocabulary = 513;
+	ck_assert_int_eq(
+		cfs_rule_whole(&rule, &facts, 2, shape, 2, 2, &from, &to, NULL),
+		-EINVAL);
+}
+END_TEST
+
 START_TEST(names)
 {
 	static const struct cfs_rule rules[] = {
@@ -189,6 +228,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, heads);
 	tcase_add_test(tc, mlps_and_biases);
 	tcase_add_test(tc, vocabularies);
+	tcase_add_test(tc, wholes);
 	tcase_add_test(tc, names);
 	suite_add_tcase(s, tc);
 	return s;
