@@ -193,9 +193,9 @@ int cfs_uc_plan(struct cfs_step *step, const struct cfs_resolved *target,
 		struct cfs_tree **tree_out, struct cfs_error *err)
 {
 	struct cfs_resolved shown = *target;
-	struct cfs_ds_step *ranks, *whole;
+	struct cfs_ds_step *ranks = NULL, *whole = NULL;
 	struct cfs_topology zero3;
-	struct cfs_ds_tree *t;
+	struct cfs_ds_tree *t = NULL;
 	int r;
 
 	topologies(&target->topology, &shown.topology, &zero3);
@@ -206,7 +206,7 @@ int cfs_uc_plan(struct cfs_step *step, const struct cfs_resolved *target,
 	if (!r)
 		r = cfs_ds_tree_new(&ranks->base, &shown, &t);
 	cfs_step_unref(&ranks->base);
-	if (r < 0) {
+	if (r) {
 		cfs_step_unref(&whole->base);
 		return r;
 	}

@@ -1,7 +1,8 @@
 /*
  * Reading universal checkpoints, in parts.  Private to fs/format/universal*.c.
  *
- *   read     names, facts, the model states' param_shapes -> parameters
+ *   list     which files there are
+ *   read     facts, the model states' param_shapes -> parameters
  *   tensors  the files below zero/ -> extents, hyper-parameters, counts
  *
  * The step is one of DeepSpeed's with a single model-parallel rank, for its
@@ -34,6 +35,13 @@ struct cfs_uc_reading {
 	struct cfs_uc_file *files;
 	uint32_t n_files, cap_files;
 };
+
+/* ---- universal_list.c ---- */
+
+/* Model states that count (@zero3: of stage 3), then all below zero/. */
+CFS_MUST_CHECK int cfs_uc_list(const struct cfs_ds_step *step,
+			       const struct cfs_ds_list *top, bool zero3,
+			       struct cfs_ds_list *out);
 
 /* ---- universal_tensors.c ---- */
 

@@ -191,7 +191,7 @@ int cfs_pointer_other(struct cfs_vnode *run, const char *name,
 		strcmp(name, CFS_POINTER) ? CFS_POINTER : CFS_POINTER_UNIVERSAL;
 	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, file);
 	struct cfs_source *source = run->views->source;
-	struct cfs_vnode *node;
+	struct cfs_vnode *node = NULL;
 	struct stat st;
 	int r = path ? source->ops->stat(source, path, &st) : -ENOMEM;
 
@@ -199,7 +199,7 @@ int cfs_pointer_other(struct cfs_vnode *run, const char *name,
 		r = -ENOENT;
 	if (!r)
 		r = read_pointer(run, file, &st, &node, err);
-	if (r < 0)
+	if (r)
 		return r;
 	if (node->kind == CFS_VNODE_POINTER) {
 		node->ino = cfs_vnode_made_ino(node->ino, name);
