@@ -19,6 +19,8 @@ struct cfs_ds_family {
 	uint32_t behind;
 	/* A tied embedding's key; it is used by the last layer once more. */
 	const char *tied_key;
+	/* What is kept equal of a tied layer. */
+	const char *tied_name;
 	/* Layers [first, n - last) count for the partition method @method. */
 	const char *method;
 	uint32_t first, last;

@@ -70,7 +70,8 @@ static const struct cfs_rule *rule_of(const struct collecting *c,
 static int lay_out(const struct collecting *c, const struct cfs_param *p,
 		   struct cfs_ds_whole *w)
 {
-	static const struct cfs_rule same = {"*", CFS_RULE_SAME, 0, NULL};
+	static const struct cfs_rule same = {"*", CFS_RULE_SAME, 0, NULL,
+					     false};
 	const uint32_t tp = c->model->step->base.topology.tp;
 	int r;
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/format/deepspeed_replicas.h"
 #include "fs/reslice/balance.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
@@ -274,12 +275,18 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 	bool same =
 		rm->pp ? from->pipeline && from->pp == rm->pp : !from->pipeline;
 
-	for (uint32_t i = 0; !same && i < rm->model.n; i++)
-		if (rm->model.v[i].name.form == CFS_DS_FORM_PLAIN)
+	for (uint32_t i = 0; !same && i < rm->model.n; i++) {
+		const struct cfs_ds_whole *w = &rm->model.v[i];
+
+		if (w->name.form == CFS_DS_FORM_PLAIN)
 			return cfs_fail(err, -ENOTSUP,
 					"parameter %s: its name does not say "
 					"of which layer it is",
-					rm->model.v[i].name.name);
+					w->name.name);
+		if (w->rule->by_stage)
+			return cfs_fail(err, -ENOTSUP, "%s: %s", w->name.name,
+					w->rule->because);
+	}
 	if (!same && !rm->model.n_layers)
 		return cfs_fail(err, -ENOTSUP,
 				"the model is of no family whose layers are "
@@ -439,6 +446,10 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	r = cfs_ds_model_read(step, target, &made->remodel->model, err);
 	if (!r)
 		r = check_forms(made->remodel, err);
+	if (!r && target->tp != step->base.topology.tp)
+		r = cfs_ds_check_ranks(&made->remodel->model, err);
+	if (!r)
+		r = cfs_ds_check_tied(&made->remodel->model, err);
 	if (!r)
 		r = list_layers(made->remodel);
 	if (!r && target->pp)
