@@ -8,6 +8,7 @@
  */
 #include "fs/format/deepspeed_family.h"
 #include "fs/format/deepspeed_layer.h"
+#include "fs/format/deepspeed_neox_config.h"
 
 #include <string.h>
 
@@ -80,8 +81,10 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	const struct cfs_node *args =
 		cfs_node_get(step->ranks[0].model_root, "args");
 
-	*out = (struct cfs_model_facts){.parallel_residual = -1,
-					.qkv_in_parts = -1};
+	*out = (struct cfs_model_facts){
+		.parallel_residual =
+			cfs_ds_neox_config_flag(step, "gpt_j_residual"),
+		.qkv_in_parts = -1};
 	(void)cfs_node_as_u64(cfs_node_get(args, "hidden_size"), &out->hidden);
 	(void)cfs_node_as_u64(cfs_node_get(args, "num_attention_heads"),
 			      &out->heads);

@@ -415,6 +415,7 @@ static struct cfs_ds_step *step_new(struct cfs_ds_step *from, uint32_t n)
 	step->scratch = NULL;
 	step->base.refs = 1;
 	step->base.files = cfs_filetab_ref(from->base.files);
+	step->base.beside = NULL; /* the one it is made of has it */
 	step->base.n_ranks = n;
 	step->base.path = strdup(from->base.path);
 	step->base.ranks = calloc(n, sizeof(*step->base.ranks));

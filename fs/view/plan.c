@@ -240,7 +240,8 @@ static int add_name(void *arg, const char *name, const struct stat *st)
 	struct names *names = arg;
 
 	(void)st;
-	if (names->format->owns(name))
+	if (names->format->owns(name) ||
+	    (names->format->looks_for && names->format->looks_for(name)))
 		names->hash += cfs_hash64(name, strlen(name), 1);
 	return 0;
 }
