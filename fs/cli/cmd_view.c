@@ -9,6 +9,7 @@
 #include "fs/cli/say.h"
 #include "fs/cli/table.h"
 #include "fs/cli/target.h"
+#include "fs/cli/view_options.h"
 #include "fs/view/view.h"
 #include "store/util/buf.h"
 
@@ -17,6 +18,7 @@ static const struct cfs_verb *const me = &cfs_verb_view;
 /* Everything the four can be told; each takes what is its own. */
 struct options {
 	struct cfs_request request;
+	struct cfs_view_options more;
 	bool has_request, json, all;
 };
 
@@ -140,6 +142,27 @@ static int take_request(int c, const char *arg, struct cfs_request *request)
 	return 0;
 }
 
+/* What no item of a name can say: was it one of those? */
+static bool take_more(int c, const char *arg, struct cfs_view_options *more)
+{
+	switch (c) {
+	case 'R':
+		more->rules = arg;
+		return true;
+	case 'B':
+		more->boundaries = arg;
+		return true;
+	case 'M':
+		more->method = arg;
+		return true;
+	case 'G':
+		more->generation = arg;
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* 0, or the exit status in @status_out and 1. */
 static int take_options(int argc, char **argv, struct options *o,
 			int *status_out)
@@ -153,6 +176,10 @@ static int take_options(int argc, char **argv, struct options *o,
 		{"round-robin", no_argument, NULL, 'r'},
 		{"no-round-robin", no_argument, NULL, 'n'},
 		{"sub-group-size", required_argument, NULL, 's'},
+		{"rules", required_argument, NULL, 'R'},
+		{"boundaries", required_argument, NULL, 'B'},
+		{"partition-method", required_argument, NULL, 'M'},
+		{"partition-generation", required_argument, NULL, 'G'},
 		{"json", no_argument, NULL, 'j'},
 		{"all", no_argument, NULL, 'A'},
 		{0},
@@ -166,9 +193,10 @@ static int take_options(int argc, char **argv, struct options *o,
 			o->json = true;
 		else if (c == 'A')
 			o->all = true;
-		else
+		else if (!take_more(c, optarg, &o->more)) {
 			*status_out = take_request(c, optarg, &o->request);
-		o->has_request |= c != 'j' && c != 'A';
+			o->has_request = true;
+		}
 		if (*status_out)
 			return 1;
 	}
@@ -223,7 +251,8 @@ static int check_add(const char *name, const struct cfs_request *request)
 
 static int add(int argc, char **argv, const struct options *o)
 {
-	_cleanup_(cfs_freep) char *run = NULL;
+	_cleanup_(cfs_freep) char *run = NULL, *options = NULL, *name = NULL;
+	struct cfs_registry_entry entry;
 	struct cfs_error err = {""};
 	char request[160];
 	int r;
@@ -236,15 +265,18 @@ static int add(int argc, char **argv, const struct options *o)
 	r = check_add(bare(argv[1]), &o->request);
 	if (r)
 		return r;
-	r = run_path(argv[0], &run, &err);
+	cfs_view_name_format(&o->request, request, sizeof(request));
+	name = strdup(bare(argv[1]));
+	r = name ? run_path(argv[0], &run, &err) : -ENOMEM;
 	if (r == 0)
-		r = cfs_registry_add(run, bare(argv[1]),
-				     cfs_view_name_format(&o->request, request,
-							  sizeof(request)),
-				     &err);
+		r = cfs_view_options_text(&o->more, &options, &err);
+	entry = (struct cfs_registry_entry){name, request, options};
+	if (r == 0)
+		r = cfs_registry_add(run, &entry, &err);
 	if (r < 0)
 		return cfs_say_fail(me, argv[0], r, &err);
-	printf("%s/@%s is @%s\n", argv[0], bare(argv[1]), request);
+	printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
+	       options ? " with " : "", options ? options : "");
 	return CFS_EXIT_OK;
 }
 
@@ -275,6 +307,11 @@ static const struct {
 	{"zeroopt", "optimizer state as ZeRO's own optimizer keeps it"},
 	{"rr, norr", "round_robin_gradients on, off"},
 	{"subN", "sub_group_size N (stage 3)"},
+	{"tpN", "N tensor-parallel ranks"},
+	{"ppN", "N pipeline stages; 0: no pipeline"},
+	{"vocabN", "the vocabulary's size without padding is N"},
+	{"qkvparts, qkvheads", "queries before keys before values, or by head"},
+	{"biassum, biassame", "ranks add up row biases, or have the same"},
 };
 
 struct list {
@@ -290,8 +327,13 @@ static int list_entry(void *arg, const struct cfs_registry_entry *entry)
 
 	cfs_json_str(o, "name", entry->name);
 	cfs_json_str(o, "request", entry->request);
+	if (list->json && entry->options)
+		cJSON_AddItemToObject(o, "options",
+				      cJSON_Parse(entry->options));
 	cfs_table_cell(list->table, "@%s", entry->name);
-	cfs_table_cell(list->table, "@%s", entry->request);
+	cfs_table_cell(list->table, "@%s%s%s", entry->request,
+		       entry->options ? " with " : "",
+		       entry->options ? entry->options : "");
 	list->n++;
 	return 0;
 }
@@ -436,6 +478,13 @@ const struct cfs_verb cfs_verb_view = {
 		"  --round-robin       round_robin_gradients on\n"
 		"  --no-round-robin    round_robin_gradients off\n"
 		"  --sub-group-size N  sub_group_size of stage 3\n"
+		"  --rules FILE        how ranks share parameters, as JSON\n"
+		"  --boundaries LIST   layers where the stages begin: 0,4,9\n"
+		"  --partition-method METHOD\n"
+		"                      type:REGEX, parameters or uniform\n"
+		"  --partition-generation old|new\n"
+		"                      of DeepSpeed's balancing, before and "
+		"from 0.12.5\n"
 		"  --all               every source range, however many\n"
 		"  --json              print JSON\n"
 		"  -h, --help          print this help\n"

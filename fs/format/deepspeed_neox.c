@@ -98,6 +98,30 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 				   find(step, "mlp.dense_4h_to_h.weight"));
 }
 
+static const char *type(uint32_t layer, uint32_t n, bool tied)
+{
+	static const char embedding[] = "EmbeddingPipe";
+
+	switch (layer) {
+	case 0:
+		return embedding;
+	case 1:
+		return "_pre_transformer_block";
+	default:
+		break;
+	}
+	switch (n - layer) {
+	case 1:
+		return tied ? embedding : "ParallelLinearPipe";
+	case 2:
+		return "NormPipe";
+	case 3:
+		return "_post_transformer_block";
+	default:
+		return NULL;
+	}
+}
+
 const struct cfs_ds_family cfs_ds_neox = {
 	.name = "GPT-NeoX",
 	.rules = rules,
@@ -107,7 +131,7 @@ const struct cfs_ds_family cfs_ds_neox = {
 	.tied_key = "embed",
 	.tied_name = "word_embeddings.weight",
 	.method = "type:transformer|mlp",
-	.first = 1,
-	.last = 2,
+	.block = "ParallelTransformerLayerPipe",
+	.type = type,
 	.facts = facts,
 };

@@ -347,7 +347,8 @@ static int make_tree(struct cfs_plans *plans, struct cfs_step *step,
 	r = step->format->resolve(step, request, &target, err);
 	if (r < 0)
 		return r;
-	if (cfs_topology_equal(&target.topology, &step->topology))
+	if (!target.options &&
+	    cfs_topology_equal(&target.topology, &step->topology))
 		return 0; /* shown as it is */
 	r = step->format->write(step, &target, tree_out, err);
 	if (r < 0)
