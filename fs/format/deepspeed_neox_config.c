@@ -116,7 +116,7 @@ static int read_one(struct reading *rd, const char *name)
 		r = cfs_yaml_read(text.data, text.len, &config, NULL);
 	if (r == -ENOMEM)
 		return r;
-	if (r < 0 || !cJSON_IsObject(config)) {
+	if (r < 0 || !config || !cJSON_IsObject(config)) {
 		rd->unknown = true;
 		return 0;
 	}

@@ -85,6 +85,31 @@ START_TEST(test_refused)
 }
 END_TEST
 
+/* Options lie beside the request, and a view without them as it always was. */
+START_TEST(test_options)
+{
+	static const char text[] = "{\"boundaries\":[0,4,9]}";
+	struct cfs_registry_entry entry = {strdup("wide"), strdup("pp2"),
+					   strdup(text)};
+	struct cfs_registry_entry found;
+	struct cfs_error err = {.text = ""};
+
+	ck_assert_int_eq(cfs_registry_add("/run", &entry, &err), 0);
+	ck_assert_int_eq(add("/run", "plain", "dp2", &err), 0);
+	ck_assert_int_eq(cfs_registry_find("/run", "wide", &found), 0);
+	ck_assert_str_eq(found.request, "pp2");
+	ck_assert_str_eq(found.options, text);
+	cfs_registry_entry_fini(&found);
+	expect("/run", "plain", "dp2");
+	ck_assert_int_eq(add("/run", "wide", "pp4", &err), 0);
+	expect("/run", "wide", "pp4");
+	entry.options[2] = 'x';
+	ck_assert_int_eq(cfs_registry_add("/run", &entry, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "'xoundaries'"));
+	cfs_registry_entry_fini(&entry);
+}
+END_TEST
+
 static int count(void *arg, const struct cfs_registry_entry *entry)
 {
 	ck_assert_ptr_nonnull(entry->name);
@@ -165,6 +190,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, test_add_find_remove);
 	tcase_add_test(t, test_refused);
+	tcase_add_test(t, test_options);
 	tcase_add_test(t, test_list);
 	tcase_add_test(t, test_damaged);
 	tcase_add_test(t, test_concurrent);
