@@ -1,51 +1,16 @@
 """Named views with options, over steps that GPT-NeoX wrote: which stages a
-pipeline gets, by whose rules parameters are cut.  See cli_place.py."""
+pipeline gets, by whose rules parameters are cut.  See neox_place.py."""
 import json
 import os
 import shutil
 import sys
-import tarfile
-import tempfile
 
-from cli_place import ROOT, main, run, run_json
+from cli_place import run, run_json
+from neox_place import STEP, Runs, main
 
-DATA = f"{ROOT}/tests/data/neox.tar.xz"
-STEP = "global_step2"
 TYPE = "gpt2-bf16_tp2-pp4-dp1"
 PARAM = "gpt2-bf16_tp1-pp4-dp1-bf16opt-param"
 PYTHIA = "pythia-fp16_tp4-pp2-dp1"
-
-
-class Runs:
-    """The runs named, in a directory of their own."""
-
-    def __init__(self, *names):
-        self.names = names
-
-    def __enter__(self):
-        self.top = tempfile.mkdtemp(prefix="ckptfs-options-")
-        os.environ["CKPTFS_CACHE_DIR"] = f"{self.top}/cache"
-        with tarfile.open(DATA) as tar:
-            tar.extractall(self.top, [m for m in tar if m.name.split("/")[0]
-                                      in self.names])
-        return self
-
-    def __exit__(self, *_):
-        shutil.rmtree(self.top)
-
-    def add(self, name, view, request, *options, **kw):
-        return run("view", "add", f"{self.top}/{name}", view, "--as", request,
-                   *options, **kw)
-
-    def same(self, name, view, want):
-        out = f"{self.top}/out"
-        shutil.rmtree(out, ignore_errors=True)
-        run("export", f"{self.top}/{name}/{STEP}/@{view}", out)
-        run("diff", out, f"{self.top}/{want}/{STEP}")
-
-    def refused(self, name, view):
-        run("ls", f"{self.top}/{name}/{STEP}/@{view}", status=1)
-        return run.stderr
 
 
 def test_methods():
@@ -157,7 +122,4 @@ def test_bad_files():
 
 
 if __name__ == "__main__":
-    if not os.path.exists(DATA):
-        print(f"no {DATA}")
-        sys.exit(77)
     sys.exit(main(globals()))
