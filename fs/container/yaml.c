@@ -202,6 +202,19 @@ static int fail_parser(const yaml_parser_t *p, struct cfs_error *err)
 			p->problem ? p->problem : "is no YAML");
 }
 
+/* libyaml takes a time that grows with the square of open brackets. */
+static bool is_too_deep(const char *text, size_t len)
+{
+	unsigned depth = 0;
+
+	for (size_t i = 0; i < len && depth <= CFS_YAML_DEPTH_MAX; i++)
+		if (text[i] == '[' || text[i] == '{')
+			depth++;
+		else if ((text[i] == ']' || text[i] == '}') && depth)
+			depth--;
+	return depth > CFS_YAML_DEPTH_MAX;
+}
+
 int cfs_yaml_read(const void *text, size_t len, cJSON **out,
 		  struct cfs_error *err)
 {
@@ -210,6 +223,8 @@ int cfs_yaml_read(const void *text, size_t len, cJSON **out,
 	yaml_parser_t parser;
 	int r = 0;
 
+	if (is_too_deep(text, len))
+		return cfs_fail(err, -E2BIG, "too many open brackets");
 	if (!yaml_parser_initialize(&parser))
 		return -ENOMEM;
 	yaml_parser_set_input_string(&parser, text, len);

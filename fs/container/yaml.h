@@ -13,7 +13,7 @@ struct cJSON;
 struct cfs_error;
 
 /* More of a document is -E2BIG: aliases make much of little. */
-#define CFS_YAML_NODES_MAX 65536u
+#define CFS_YAML_NODES_MAX 16384u
 #define CFS_YAML_DEPTH_MAX 64u
 
 /*
