@@ -156,13 +156,14 @@ static int read_all(struct collecting *c)
 
 int cfs_ds_model_read(const struct cfs_ds_step *step,
 		      const struct cfs_ds_parallel *target,
-		      struct cfs_ds_model *out, struct cfs_error *err)
+		      const struct cfs_rule *rules, struct cfs_ds_model *out,
+		      struct cfs_error *err)
 {
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *names =
 		cfs_catalogue_new();
 	struct collecting c = {.model = out,
 			       .names = names,
-			       .rules = target->rules,
+			       .rules = rules,
 			       .tp = target->tp,
 			       .err = err};
 	size_t most = 1;

@@ -8,6 +8,7 @@
  */
 #include "fs/format/deepspeed_family.h"
 #include "fs/format/deepspeed_layer.h"
+#include "fs/format/deepspeed_neox_config.h"
 
 #include <string.h>
 
@@ -80,8 +81,10 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	const struct cfs_node *args =
 		cfs_node_get(step->ranks[0].model_root, "args");
 
-	*out = (struct cfs_model_facts){.parallel_residual = -1,
-					.qkv_in_parts = -1};
+	*out = (struct cfs_model_facts){
+		.parallel_residual =
+			cfs_ds_neox_config_flag(step, "gpt_j_residual"),
+		.qkv_in_parts = -1};
 	(void)cfs_node_as_u64(cfs_node_get(args, "hidden_size"), &out->hidden);
 	(void)cfs_node_as_u64(cfs_node_get(args, "num_attention_heads"),
 			      &out->heads);
@@ -95,6 +98,30 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 				   find(step, "mlp.dense_4h_to_h.weight"));
 }
 
+static const char *type(uint32_t layer, uint32_t n, bool tied)
+{
+	static const char embedding[] = "EmbeddingPipe";
+
+	switch (layer) {
+	case 0:
+		return embedding;
+	case 1:
+		return "_pre_transformer_block";
+	default:
+		break;
+	}
+	switch (n - layer) {
+	case 1:
+		return tied ? embedding : "ParallelLinearPipe";
+	case 2:
+		return "NormPipe";
+	case 3:
+		return "_post_transformer_block";
+	default:
+		return NULL;
+	}
+}
+
 const struct cfs_ds_family cfs_ds_neox = {
 	.name = "GPT-NeoX",
 	.rules = rules,
@@ -104,7 +131,7 @@ const struct cfs_ds_family cfs_ds_neox = {
 	.tied_key = "embed",
 	.tied_name = "word_embeddings.weight",
 	.method = "type:transformer|mlp",
-	.first = 1,
-	.last = 2,
+	.block = "ParallelTransformerLayerPipe",
+	.type = type,
 	.facts = facts,
 };

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "fs/format/deepspeed_replicas.h"
-#include "fs/reslice/balance.h"
+#include "fs/format/deepspeed_stages.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
 
@@ -137,23 +137,13 @@ static int place_cmp(const void *a, const void *b)
 	return x->whole->seq < y->whole->seq ? -1 : 1;
 }
 
-/* Is the head the embedding?  Then nothing lies in the last layer. */
-static bool is_tied(const struct cfs_ds_model *m)
-{
-	for (uint32_t i = 0; i < m->n; i++)
-		if (m->v[i].name.form == CFS_DS_FORM_SEQUENTIAL &&
-		    m->v[i].name.layer + 1 == m->n_layers)
-			return false;
-	return !m->pipeline;
-}
-
 static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 					  struct cfs_ds_layer_name n,
 					  bool pipeline)
 {
 	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
 		n.form = CFS_DS_FORM_PIPELINE;
-		if (!n.layer && m->family->tied_key && is_tied(m)) {
+		if (!n.layer && cfs_ds_is_tied(m)) {
 			n.form = CFS_DS_FORM_TIED;
 			n.key = m->family->tied_key;
 			n.key_len = strlen(n.key);
@@ -173,8 +163,9 @@ static bool in_stage(const struct cfs_ds_remodel *rm,
 	if (!rm->pp)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
-		return rm->bounds[s] == 0 ||
-		       rm->bounds[s + 1] >= rm->model.n_layers;
+		return rm->bounds[s] < rm->bounds[s + 1] &&
+		       (rm->bounds[s] == 0 ||
+			rm->bounds[s + 1] >= rm->model.n_layers);
 	return n->layer >= rm->bounds[s] && n->layer < rm->bounds[s + 1];
 }
 
@@ -320,36 +311,6 @@ static int list_layers(struct cfs_ds_remodel *rm)
 	return 0;
 }
 
-static int find_bounds(struct cfs_ds_remodel *rm, const uint32_t *given,
-		       struct cfs_error *err)
-{
-	const struct cfs_ds_family *family = rm->model.family;
-	uint32_t n = rm->model.n_layers;
-	bool old = cfs_ds_version_cmp(rm->from->base.writer_version,
-				      CFS_BALANCE_WEIGHTS_SINCE) < 0;
-	_cleanup_(cfs_freep) uint64_t *weights =
-		calloc((size_t)n + 1, sizeof(*weights));
-	int r;
-
-	rm->bounds = calloc((size_t)rm->pp + 1, sizeof(*rm->bounds));
-	if (!rm->bounds || !weights)
-		return -ENOMEM;
-	if (given) {
-		memcpy(rm->bounds, given,
-		       ((size_t)rm->pp + 1) * sizeof(*given));
-		return 0;
-	}
-	if (!family)
-		return -ENOTSUP;
-	for (uint32_t i = family->first; i + family->last < n; i++)
-		weights[i] = 1;
-	r = cfs_balance_weights(weights, n, rm->pp, old, rm->bounds);
-	return r < 0 ? cfs_fail(err, r,
-				"%u layers cannot be cut into %u stages", n,
-				rm->pp)
-		     : 0;
-}
-
 uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer)
 {
 	uint32_t s = 0;
@@ -415,12 +376,14 @@ static struct cfs_ds_step *step_new(struct cfs_ds_step *from, uint32_t n)
 	step->scratch = NULL;
 	step->base.refs = 1;
 	step->base.files = cfs_filetab_ref(from->base.files);
+	step->base.beside = NULL; /* the one it is made of has it */
 	step->base.n_ranks = n;
 	step->base.path = strdup(from->base.path);
 	step->base.ranks = calloc(n, sizeof(*step->base.ranks));
 	step->ranks = calloc(n, sizeof(*step->ranks));
 	rm->made = calloc(n, sizeof(*rm->made));
 	rm->from = cfs_ds_step_of(cfs_step_ref(&from->base));
+	rm->options.old = -1;
 	if (!step->base.path || !step->base.ranks || !step->ranks ||
 	    !rm->made) {
 		cfs_step_unref(&step->base);
@@ -443,7 +406,13 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	made->base.topology.pp = CFS_MAX(target->pp, 1u);
 	made->base.topology.pipeline = target->pp > 0;
 	made->remodel->pp = target->pp;
-	r = cfs_ds_model_read(step, target, &made->remodel->model, err);
+	r = target->options ? cfs_options_parse(target->options,
+						&made->remodel->options, err)
+			    : 0;
+	if (!r)
+		r = cfs_ds_model_read(step, target,
+				      made->remodel->options.rules,
+				      &made->remodel->model, err);
 	if (!r)
 		r = check_forms(made->remodel, err);
 	if (!r && target->tp != step->base.topology.tp)
@@ -453,7 +422,7 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	if (!r)
 		r = list_layers(made->remodel);
 	if (!r && target->pp)
-		r = find_bounds(made->remodel, target->bounds, err);
+		r = cfs_ds_stages_find(made->remodel, err);
 	if (!r)
 		r = make_ranks(made);
 	if (r < 0) {
@@ -475,6 +444,7 @@ void cfs_ds_remodel_free(struct cfs_ds_step *step)
 			free(rm->made[i].whole);
 	}
 	cfs_ds_model_fini(&rm->model);
+	cfs_options_fini(&rm->options);
 	cfs_step_unref(&rm->from->base);
 	free(rm->made);
 	free(rm->bounds);
