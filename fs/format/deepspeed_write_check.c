@@ -158,7 +158,7 @@ static int check_rank(const struct check *c, uint32_t mp, bool elastic)
 
 	if (optim && !elastic)
 		r = check_hyper(c);
-	if (r >= 0 && c->topo->zero_stage == 3 &&
+	if (r >= 0 && c->topo->zero_stage == 3 && !c->step->remodel &&
 	    !cfs_node_is_map(cfs_node_get(c->rank->model_root, "module")))
 		r = cfs_fail(
 			c->err, -ENOTSUP,
