@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
 	build-essential cmake ninja-build pkg-config
-	libfuse3-dev fuse3 libcjson-dev zlib1g-dev libxxhash-dev
+	libfuse3-dev fuse3 libcjson-dev libyaml-dev zlib1g-dev libxxhash-dev
 	libssl-dev libzstd-dev librocksdb-dev
 	check libsubunit-dev
 	clang clang-format clang-tidy

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/cli/check.h"
+#include "fs/cli/check_against.h"
 #include "fs/cli/facts.h"
 #include "fs/cli/latest.h"
 #include "fs/cli/progress.h"
@@ -22,6 +23,7 @@ enum {
 
 struct options {
 	bool json, quiet, crc;
+	const char *against; /* or NULL */
 };
 
 static uint64_t total_bytes(struct cfs_step *step, bool crc)
@@ -118,6 +120,9 @@ static int check(const char *path, const struct options *o,
 		printf("%s: %s\n", path,
 		       cfs_facts_topology(&ts.step->topology, ts.step->n_ranks)
 			       .s);
+	if (o->against)
+		return cfs_check_against(report, ts.step, !ts.vsource,
+					 o->against, err);
 	cfs_progress_init(&progress, total_bytes(ts.step, o->crc), o->quiet);
 	r = run_checks(&c, err);
 	cfs_progress_end(&progress);
@@ -136,6 +141,10 @@ static int run(int argc, char **argv)
 	struct cfs_error err = {""};
 	struct options o = {0};
 	const struct cfs_say_option options[] = {
+		{.name = "against",
+		 .take = cfs_say_take_text,
+		 .arg = &o.against,
+		 .wrong = "not a file"},
 		{.name = "crc", .flag = &o.crc},
 		{.name = "quiet", .flag = &o.quiet},
 		{.name = "json", .flag = &o.json},
@@ -163,6 +172,7 @@ const struct cfs_verb cfs_verb_check = {
 	.name = "check",
 	.summary = "whether a step is whole and consistent",
 	.help = "usage: ckptfs check [--crc] [--quiet] [--json] STEP\n"
+		"       ckptfs check --against FILE [--quiet] [--json] STEP\n"
 		"\n"
 		"Reads a whole step (of a run: the one `latest` names; a "
 		"view is read back from\n"
@@ -176,11 +186,20 @@ const struct cfs_verb cfs_verb_check = {
 		"  padding   zero wherever the format promises it\n"
 		"  replicas  what is stored more than once is the same\n"
 		"\n"
-		"  --crc       also compare the CRC-32 of every record that "
+		"With --against nothing of that, but what would clash on "
+		"resuming with the\n"
+		"configuration FILE (GPT-NeoX's YAML, or a ds_config), with "
+		"both values, and\n"
+		"which accumulation keeps the global batch on the step's "
+		"ranks; a view says\n"
+		"which: check RUN/@dp8 --against new.yml.\n"
+		"\n"
+		"  --against FILE  compare with a configuration\n"
+		"  --crc           also compare the CRC-32 of every record that "
 		"has one\n"
-		"  --quiet     print nothing, only exit\n"
-		"  --json      print JSON, with every problem\n"
-		"  -h, --help  print this help\n"
+		"  --quiet         print nothing, only exit\n"
+		"  --json          print JSON, with every problem\n"
+		"  -h, --help      print this help\n"
 		"\n"
 		"Exits 0 when nothing is wrong, 1 when something is, 2 for "
 		"trouble (no such step,\n"

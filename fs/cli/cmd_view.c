@@ -9,6 +9,8 @@
 #include "fs/cli/say.h"
 #include "fs/cli/table.h"
 #include "fs/cli/target.h"
+#include "fs/cli/view_options.h"
+#include "fs/cli/view_request.h"
 #include "fs/view/view.h"
 #include "store/util/buf.h"
 
@@ -17,127 +19,29 @@ static const struct cfs_verb *const me = &cfs_verb_view;
 /* Everything the four can be told; each takes what is its own. */
 struct options {
 	struct cfs_request request;
+	struct cfs_view_options more;
 	bool has_request, json, all;
 };
 
-static int number(const char *name, const char *text, uint64_t min,
-		  uint64_t max, uint64_t *out)
+/* What no item of a name can say: was it one of those? */
+static bool take_more(int c, const char *arg, struct cfs_view_options *more)
 {
-	char *end = NULL;
-
-	errno = 0;
-	*out = strtoull(text, &end, 10);
-	if (errno || end == text || *end || text[0] == '-' || *out < min ||
-	    *out > max)
-		return cfs_say_usage(me, "--%s %s: not a number it can be",
-				     name, text);
-	return 0;
-}
-
-/* One option that names an item of the request; 0 or an exit status. */
-static int take_item(int c, const char *arg, struct cfs_request *request)
-{
-	uint64_t v = 0;
-	int status = 0;
-
 	switch (c) {
-	case 'd':
-		status = number("dp", arg, 1, 1u << 20, &v);
-		request->dp = (uint32_t)v;
-		break;
-	case 'z':
-		status = number("zero", arg, 0, 3, &v);
-		request->zero_stage = (int)v;
-		break;
-	case 's':
-		status = number("sub-group-size", arg, 1, UINT64_MAX / 2, &v);
-		request->sub_group_size = v;
-		break;
-	case 'b':
-		request->bf16_optimizer = 1;
-		break;
-	case 'Z':
-		request->bf16_optimizer = 0;
-		break;
-	case 'r':
-		request->round_robin = 1;
-		break;
+	case 'R':
+		more->rules = arg;
+		return true;
+	case 'B':
+		more->boundaries = arg;
+		return true;
+	case 'M':
+		more->method = arg;
+		return true;
+	case 'G':
+		more->generation = arg;
+		return true;
 	default:
-		request->round_robin = 0;
-		break;
+		return false;
 	}
-	return status;
-}
-
-static int take_as(const char *text, struct cfs_request *request)
-{
-	struct cfs_error err = {""};
-
-	if (text[0] == '@')
-		text++;
-	if (cfs_view_name_parse(text, request, &err) < 0)
-		return cfs_say_usage(me, "--as %s: %s", text, err.text);
-	return 0;
-}
-
-/* The number is there already and another? */
-#define DIFFER(a, b, unset) ((a) != (unset) && (b) != (unset) && (a) != (b))
-
-/* Adds @more to @request; the item that both name differently, or NULL. */
-static const char *merge(struct cfs_request *request,
-			 const struct cfs_request *more)
-{
-	struct cfs_request *r = request;
-
-	if (DIFFER(r->dp, more->dp, 0))
-		return "dp";
-	if (DIFFER(r->tp, more->tp, 0))
-		return "tp";
-	if (DIFFER(r->pp, more->pp, -1))
-		return "pp";
-	if (DIFFER(r->zero_stage, more->zero_stage, -1))
-		return "the ZeRO stage";
-	if (DIFFER(r->bf16_optimizer, more->bf16_optimizer, -1))
-		return "the optimizer's class";
-	if (DIFFER(r->round_robin, more->round_robin, -1))
-		return "round_robin_gradients";
-	if (DIFFER(r->sub_group_size, more->sub_group_size, 0))
-		return "sub_group_size";
-	if (DIFFER(r->vocabulary, more->vocabulary, 0))
-		return "the vocabulary";
-	if (DIFFER(r->qkv_in_parts, more->qkv_in_parts, -1))
-		return "the order of queries, keys and values";
-	if (DIFFER(r->bias_sum, more->bias_sum, -1))
-		return "how biases are shared";
-	r->dp = r->dp ? r->dp : more->dp;
-	r->tp = r->tp ? r->tp : more->tp;
-	r->pp = CFS_MAX(r->pp, more->pp);
-	r->zero_stage = CFS_MAX(r->zero_stage, more->zero_stage);
-	r->bf16_optimizer = CFS_MAX(r->bf16_optimizer, more->bf16_optimizer);
-	r->round_robin = CFS_MAX(r->round_robin, more->round_robin);
-	r->sub_group_size =
-		r->sub_group_size ? r->sub_group_size : more->sub_group_size;
-	r->vocabulary = CFS_MAX(r->vocabulary, more->vocabulary);
-	r->qkv_in_parts = CFS_MAX(r->qkv_in_parts, more->qkv_in_parts);
-	r->bias_sum = CFS_MAX(r->bias_sum, more->bias_sum);
-	return NULL;
-}
-
-/* One option of `add`, on top of those before it; 0 or an exit status. */
-static int take_request(int c, const char *arg, struct cfs_request *request)
-{
-	struct cfs_request more = CFS_REQUEST_INIT;
-	const char *twice;
-	int status;
-
-	status = c == 'a' ? take_as(arg, &more) : take_item(c, arg, &more);
-	if (status)
-		return status;
-	twice = merge(request, &more);
-	if (twice)
-		return cfs_say_usage(me, "%s is asked for twice, differently",
-				     twice);
-	return 0;
 }
 
 /* 0, or the exit status in @status_out and 1. */
@@ -153,6 +57,10 @@ static int take_options(int argc, char **argv, struct options *o,
 		{"round-robin", no_argument, NULL, 'r'},
 		{"no-round-robin", no_argument, NULL, 'n'},
 		{"sub-group-size", required_argument, NULL, 's'},
+		{"rules", required_argument, NULL, 'R'},
+		{"boundaries", required_argument, NULL, 'B'},
+		{"partition-method", required_argument, NULL, 'M'},
+		{"partition-generation", required_argument, NULL, 'G'},
 		{"json", no_argument, NULL, 'j'},
 		{"all", no_argument, NULL, 'A'},
 		{0},
@@ -166,9 +74,11 @@ static int take_options(int argc, char **argv, struct options *o,
 			o->json = true;
 		else if (c == 'A')
 			o->all = true;
-		else
-			*status_out = take_request(c, optarg, &o->request);
-		o->has_request |= c != 'j' && c != 'A';
+		else if (!take_more(c, optarg, &o->more)) {
+			*status_out =
+				cfs_view_request_take(c, optarg, &o->request);
+			o->has_request = true;
+		}
 		if (*status_out)
 			return 1;
 	}
@@ -223,7 +133,8 @@ static int check_add(const char *name, const struct cfs_request *request)
 
 static int add(int argc, char **argv, const struct options *o)
 {
-	_cleanup_(cfs_freep) char *run = NULL;
+	_cleanup_(cfs_freep) char *run = NULL, *options = NULL, *name = NULL;
+	struct cfs_registry_entry entry;
 	struct cfs_error err = {""};
 	char request[160];
 	int r;
@@ -236,15 +147,18 @@ static int add(int argc, char **argv, const struct options *o)
 	r = check_add(bare(argv[1]), &o->request);
 	if (r)
 		return r;
-	r = run_path(argv[0], &run, &err);
+	cfs_view_name_format(&o->request, request, sizeof(request));
+	name = strdup(bare(argv[1]));
+	r = name ? run_path(argv[0], &run, &err) : -ENOMEM;
 	if (r == 0)
-		r = cfs_registry_add(run, bare(argv[1]),
-				     cfs_view_name_format(&o->request, request,
-							  sizeof(request)),
-				     &err);
+		r = cfs_view_options_text(&o->more, &options, &err);
+	entry = (struct cfs_registry_entry){name, request, options};
+	if (r == 0)
+		r = cfs_registry_add(run, &entry, &err);
 	if (r < 0)
 		return cfs_say_fail(me, argv[0], r, &err);
-	printf("%s/@%s is @%s\n", argv[0], bare(argv[1]), request);
+	printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
+	       options ? " with " : "", options ? options : "");
 	return CFS_EXIT_OK;
 }
 
@@ -276,6 +190,11 @@ static const struct {
 	{"rr, norr", "round_robin_gradients on, off"},
 	{"universal", "a universal checkpoint, with tpN and ppN alone"},
 	{"subN", "sub_group_size N (stage 3)"},
+	{"tpN", "N tensor-parallel ranks"},
+	{"ppN", "N pipeline stages; 0: no pipeline"},
+	{"vocabN", "the vocabulary's size without padding is N"},
+	{"qkvparts, qkvheads", "queries before keys before values, or by head"},
+	{"biassum, biassame", "ranks add up row biases, or have the same"},
 };
 
 struct list {
@@ -291,8 +210,13 @@ static int list_entry(void *arg, const struct cfs_registry_entry *entry)
 
 	cfs_json_str(o, "name", entry->name);
 	cfs_json_str(o, "request", entry->request);
+	if (list->json && entry->options)
+		cJSON_AddItemToObject(o, "options",
+				      cJSON_Parse(entry->options));
 	cfs_table_cell(list->table, "@%s", entry->name);
-	cfs_table_cell(list->table, "@%s", entry->request);
+	cfs_table_cell(list->table, "@%s%s%s", entry->request,
+		       entry->options ? " with " : "",
+		       entry->options ? entry->options : "");
 	list->n++;
 	return 0;
 }
@@ -437,6 +361,13 @@ const struct cfs_verb cfs_verb_view = {
 		"  --round-robin       round_robin_gradients on\n"
 		"  --no-round-robin    round_robin_gradients off\n"
 		"  --sub-group-size N  sub_group_size of stage 3\n"
+		"  --rules FILE        how ranks share parameters, as JSON\n"
+		"  --boundaries LIST   layers where the stages begin: 0,4,9\n"
+		"  --partition-method METHOD\n"
+		"                      type:REGEX, parameters or uniform\n"
+		"  --partition-generation old|new\n"
+		"                      of DeepSpeed's balancing, before and "
+		"from 0.12.5\n"
 		"  --all               every source range, however many\n"
 		"  --json              print JSON\n"
 		"  -h, --help          print this help\n"

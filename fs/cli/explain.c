@@ -46,12 +46,17 @@ struct item {
 };
 
 /* The items of a request, completed; returns how many. */
-static int list_items(const struct cfs_resolved *t, struct item items[5])
+static int list_items(const struct cfs_resolved *t, struct item items[7])
 {
 	int n = 0;
 
 	items[n] = (struct item){.name = "dp", .origin = t->dp};
 	snprintf(items[n++].value, 48, "%" PRIu32, t->topology.dp);
+	items[n] = (struct item){.name = "tp", .origin = t->tp};
+	snprintf(items[n++].value, 48, "%" PRIu32, t->topology.tp);
+	items[n] = (struct item){.name = "pp", .origin = t->pp};
+	snprintf(items[n++].value, 48, "%" PRIu32,
+		 t->topology.pipeline ? t->topology.pp : 0);
 	items[n] = (struct item){.name = "zero", .origin = t->zero_stage};
 	snprintf(items[n++].value, 48, "%d", t->topology.zero_stage);
 	items[n] = (struct item){.name = "optimizer", .origin = t->optimizer};
@@ -73,7 +78,7 @@ static int print_items(const struct shown *s)
 {
 	static const char *const headers[] = {"ITEM", "VALUE", "FROM", NULL};
 	_cleanup_(cfs_table_freep) struct cfs_table *table = NULL;
-	struct item items[5];
+	struct item items[7];
 	int i, n = list_items(s->target, items);
 
 	if (s->json) {
@@ -82,8 +87,13 @@ static int print_items(const struct shown *s)
 		for (i = 0; i < n; i++)
 			item_json(o, items[i].name, items[i].value,
 				  items[i].origin);
+		if (s->target->options)
+			cJSON_AddItemToObject(s->json, "options",
+					      cJSON_Parse(s->target->options));
 		return 0;
 	}
+	if (s->target->options)
+		printf("with:  %s\n", s->target->options);
 	table = cfs_table_new(headers);
 	for (i = 0; i < n; i++) {
 		cfs_table_cell(table, "%s", items[i].name);
@@ -91,6 +101,12 @@ static int print_items(const struct shown *s)
 		cfs_table_cell(table, "%s", cfs_origin_name(items[i].origin));
 	}
 	return cfs_table_print(table, 2, stdout);
+}
+
+/* Model-parallel ones. */
+static uint32_t shown_ranks(const struct shown *s)
+{
+	return s->target->topology.tp * s->target->topology.pp;
 }
 
 static int print_head(const struct shown *s)
@@ -107,7 +123,7 @@ static int print_head(const struct shown *s)
 		cfs_facts_topology_json(&step->topology, step->n_ranks, saved);
 		if (s->target)
 			cfs_facts_topology_json(
-				&s->target->topology, step->n_ranks,
+				&s->target->topology, shown_ranks(s),
 				cfs_json_object(s->json, "shown"));
 	} else {
 		printf("%s\nsaved: %s: %s\n", s->path, s->step_path,
@@ -115,7 +131,7 @@ static int print_head(const struct shown *s)
 		if (s->target)
 			printf("shown: %s\n",
 			       cfs_facts_topology(&s->target->topology,
-						  step->n_ranks)
+						  shown_ranks(s))
 				       .s);
 		else
 			puts("shown: as saved, which is what is asked for");

@@ -5,9 +5,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/format/deepspeed_neox_config.h"
 #include "fs/format/deepspeed_read.h"
 #include "store/util/error.h"
 #include "store/util/path.h"
+
+static bool ds_looks_for(const char *name)
+{
+	return !strcmp(name, CFS_DS_NEOX_CONFIGS);
+}
 
 static bool ds_owns(const char *name)
 {
@@ -182,6 +188,7 @@ const struct cfs_format cfs_format_deepspeed = {
 	.name = "deepspeed",
 	.probe = ds_probe,
 	.owns = ds_owns,
+	.looks_for = ds_looks_for,
 	.read = cfs_ds_read,
 	.resolve = cfs_ds_resolve,
 	.write = cfs_ds_write,

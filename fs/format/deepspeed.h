@@ -9,6 +9,8 @@
 #include "fs/container/torchfile.h"
 #include "fs/format/format.h"
 
+struct cJSON;
+
 /* A parsed file of the step. */
 struct cfs_ds_file {
 	char *name;		     /* base name */
@@ -59,6 +61,7 @@ struct cfs_ds_step {
 	 * may hold the share of one. */
 	bool shares;
 	struct cfs_node *ds_config; /* or NULL */
+	struct cJSON *neox_config;  /* GPT-NeoX's own, or NULL */
 	struct cfs_pickle *scratch; /* owns nodes made while reading */
 	/* Of a step made of another one: what it is made of, else NULL. */
 	struct cfs_ds_remodel *remodel;

@@ -19,9 +19,12 @@ struct cfs_ds_family {
 	uint32_t behind;
 	/* A tied embedding's key; it is used by the last layer once more. */
 	const char *tied_key;
-	/* Layers [first, n - last) count for the partition method @method. */
-	const char *method;
-	uint32_t first, last;
+	/* What is kept equal of a tied layer. */
+	const char *tied_name;
+	/* How its pipelines are cut unless told otherwise; and by which names:
+	 * that of layer @layer of @n's class or function, NULL: @block. */
+	const char *method, *block;
+	const char *(*type)(uint32_t layer, uint32_t n, bool tied);
 	/* Fills in what the model states say. */
 	void (*facts)(const struct cfs_ds_step *step,
 		      struct cfs_model_facts *out);

@@ -118,7 +118,8 @@ static bool may_be_share(const struct collecting *c,
 static int lay_out(const struct collecting *c, const struct cfs_param *p,
 		   struct cfs_ds_whole *w)
 {
-	static const struct cfs_rule same = {"*", CFS_RULE_SAME, 0, NULL};
+	static const struct cfs_rule same = {"*", CFS_RULE_SAME, 0, NULL,
+					     false};
 	const uint32_t tp = c->model->step->base.topology.tp;
 	int r;
 
@@ -212,13 +213,14 @@ static int read_all(struct collecting *c)
 
 int cfs_ds_model_read(const struct cfs_ds_step *step,
 		      const struct cfs_ds_parallel *target,
-		      struct cfs_ds_model *out, struct cfs_error *err)
+		      const struct cfs_rule *rules, struct cfs_ds_model *out,
+		      struct cfs_error *err)
 {
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *names =
 		cfs_catalogue_new();
 	struct collecting c = {.model = out,
 			       .names = names,
-			       .rules = target->rules,
+			       .rules = rules,
 			       .target = target,
 			       .err = err};
 	size_t most = 1;

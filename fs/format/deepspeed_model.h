@@ -31,12 +31,13 @@ struct cfs_ds_model {
 struct cfs_ds_parallel;
 
 /*
- * The model of @step, to be cut as @target says: by its rules, or the family's
+ * The model of @step, to be cut as @target says: by @rules, or the family's
  * where they are NULL or say nothing.  -ENOTSUP: a parameter no rule names, or
  * that cannot be cut (@err names it); -EINVAL: ranks that differ.
  */
 CFS_MUST_CHECK int cfs_ds_model_read(const struct cfs_ds_step *step,
 				     const struct cfs_ds_parallel *target,
+				     const struct cfs_rule *rules,
 				     struct cfs_ds_model *out,
 				     struct cfs_error *err);
 void cfs_ds_model_fini(struct cfs_ds_model *model);

@@ -8,40 +8,45 @@
  */
 #include "fs/format/deepspeed_family.h"
 #include "fs/format/deepspeed_layer.h"
+#include "fs/format/deepspeed_neox_config.h"
 
 #include <string.h>
 
 static const struct cfs_rule rules[] = {
-	{"word_embeddings.weight", CFS_RULE_VOCAB, 0, NULL},
-	{"final_linear.weight", CFS_RULE_VOCAB, 0, NULL},
-	{"position_embeddings.weight", CFS_RULE_SAME, 0, NULL},
-	{"attention.query_key_value.*", CFS_RULE_QKV, 0, NULL},
-	{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL},
-	{"attention.dense.bias", CFS_RULE_ROW_BIAS, 0, NULL},
-	{"attention.rotary_emb.inv_freq", CFS_RULE_SAME, 0, NULL},
-	{"attention.alibi_embed.slopes", CFS_RULE_ROWS, 0, NULL},
+	{"word_embeddings.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"final_linear.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"position_embeddings.weight", CFS_RULE_SAME, 0, NULL, false},
+	{"attention.query_key_value.*", CFS_RULE_QKV, 0, NULL, false},
+	{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL, false},
+	{"attention.dense.bias", CFS_RULE_ROW_BIAS, 0, NULL, false},
+	{"attention.rotary_emb.inv_freq", CFS_RULE_SAME, 0, NULL, false},
+	{"attention.alibi_embed.slopes", CFS_RULE_ROWS, 0, NULL, false},
 	{"attention.rpe.*", CFS_RULE_REFUSED, 0,
-	 "stages hold copies of relative positions that drift apart"},
+	 "each stage has a copy of the relative positions, and they drift "
+	 "apart",
+	 true},
 	{"attention.*_layernorm.*", CFS_RULE_REFUSED, 0,
 	 "query and key norms go over all heads of a rank, so that the model "
-	 "itself is another one at another size"},
+	 "itself is another one at another size",
+	 false},
 	{"attention.qk_layernorm.*", CFS_RULE_REFUSED, 0,
 	 "query and key norms go over all heads of a rank, so that the model "
-	 "itself is another one at another size"},
-	{"mlp.linear1.*", CFS_RULE_UP, 0, NULL},
-	{"mlp.linear2.weight", CFS_RULE_COLUMNS, 0, NULL},
-	{"mlp.linear2.bias", CFS_RULE_ROW_BIAS, 0, NULL},
+	 "itself is another one at another size",
+	 false},
+	{"mlp.linear1.*", CFS_RULE_UP, 0, NULL, false},
+	{"mlp.linear2.weight", CFS_RULE_COLUMNS, 0, NULL, false},
+	{"mlp.linear2.bias", CFS_RULE_ROW_BIAS, 0, NULL, false},
 	/* before 2024-09 */
-	{"mlp.dense_h_to_4h.*", CFS_RULE_UP, 0, NULL},
-	{"mlp.dense_4h_to_h.weight", CFS_RULE_COLUMNS, 0, NULL},
-	{"mlp.dense_4h_to_h.bias", CFS_RULE_ROW_BIAS, 0, NULL},
-	{"mlp.w1.weight", CFS_RULE_ROWS, 0, NULL},
-	{"mlp.w3.weight", CFS_RULE_ROWS, 0, NULL},
-	{"mlp.w2.weight", CFS_RULE_COLUMNS, 0, NULL},
-	{"input_layernorm.*", CFS_RULE_SAME, 0, NULL},
-	{"post_attention_layernorm.*", CFS_RULE_SAME, 0, NULL},
-	{"norm.*", CFS_RULE_SAME, 0, NULL},
-	{NULL, 0, 0, NULL},
+	{"mlp.dense_h_to_4h.*", CFS_RULE_UP, 0, NULL, false},
+	{"mlp.dense_4h_to_h.weight", CFS_RULE_COLUMNS, 0, NULL, false},
+	{"mlp.dense_4h_to_h.bias", CFS_RULE_ROW_BIAS, 0, NULL, false},
+	{"mlp.w1.weight", CFS_RULE_ROWS, 0, NULL, false},
+	{"mlp.w3.weight", CFS_RULE_ROWS, 0, NULL, false},
+	{"mlp.w2.weight", CFS_RULE_COLUMNS, 0, NULL, false},
+	{"input_layernorm.*", CFS_RULE_SAME, 0, NULL, false},
+	{"post_attention_layernorm.*", CFS_RULE_SAME, 0, NULL, false},
+	{"norm.*", CFS_RULE_SAME, 0, NULL, false},
+	{NULL, 0, 0, NULL, false},
 };
 
 /* A parameter of that name in its layer: of the first rank, any layer. */
@@ -76,8 +81,10 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	const struct cfs_node *args =
 		cfs_node_get(step->ranks[0].model_root, "args");
 
-	*out = (struct cfs_model_facts){.parallel_residual = -1,
-					.qkv_in_parts = -1};
+	*out = (struct cfs_model_facts){
+		.parallel_residual =
+			cfs_ds_neox_config_flag(step, "gpt_j_residual"),
+		.qkv_in_parts = -1};
 	(void)cfs_node_as_u64(cfs_node_get(args, "hidden_size"), &out->hidden);
 	(void)cfs_node_as_u64(cfs_node_get(args, "num_attention_heads"),
 			      &out->heads);
@@ -91,6 +98,30 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 				   find(step, "mlp.dense_4h_to_h.weight"));
 }
 
+static const char *type(uint32_t layer, uint32_t n, bool tied)
+{
+	static const char embedding[] = "EmbeddingPipe";
+
+	switch (layer) {
+	case 0:
+		return embedding;
+	case 1:
+		return "_pre_transformer_block";
+	default:
+		break;
+	}
+	switch (n - layer) {
+	case 1:
+		return tied ? embedding : "ParallelLinearPipe";
+	case 2:
+		return "NormPipe";
+	case 3:
+		return "_post_transformer_block";
+	default:
+		return NULL;
+	}
+}
+
 const struct cfs_ds_family cfs_ds_neox = {
 	.name = "GPT-NeoX",
 	.rules = rules,
@@ -98,8 +129,9 @@ const struct cfs_ds_family cfs_ds_neox = {
 	.norm = "norm.",
 	.behind = 1,
 	.tied_key = "embed",
+	.tied_name = "word_embeddings.weight",
 	.method = "type:transformer|mlp",
-	.first = 1,
-	.last = 2,
+	.block = "ParallelTransformerLayerPipe",
+	.type = type,
 	.facts = facts,
 };

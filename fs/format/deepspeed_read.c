@@ -1,8 +1,10 @@
 /* Reading a step: names, versions, the trees of first ranks, then the parts
  * of all ranks, then the catalogues.  See deepspeed_read.h. */
+#include "fs/format/deepspeed_neox_config.h"
 #include "fs/format/deepspeed_read.h"
 #include "fs/format/deepspeed_remodel.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,7 +44,9 @@ void cfs_ds_step_free(struct cfs_step *base)
 	}
 	free(step->ranks);
 	free(base->ranks);
+	cJSON_Delete(step->neox_config);
 	cfs_filetab_unref(base->files);
+	cfs_filetab_unref(base->beside);
 	free(base->path);
 	free(step);
 }
@@ -248,6 +252,8 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 		r = cfs_ds_read_facts(step, list, names.zero3, err);
 	if (!r)
 		r = cfs_ds_agree_models(step, err);
+	if (!r)
+		r = cfs_ds_neox_config_read(step);
 	if (!r && step->ranks[0].n_optim)
 		r = read_partitioned(step, err);
 	if (!r)

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/reslice/balance.h"
+#include "fs/format/deepspeed_replicas.h"
+#include "fs/format/deepspeed_stages.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
 
@@ -144,23 +145,13 @@ static int place_cmp(const void *a, const void *b)
 	return x->whole->seq < y->whole->seq ? -1 : 1;
 }
 
-/* Is the head the embedding?  Then nothing lies in the last layer. */
-static bool is_tied(const struct cfs_ds_model *m)
-{
-	for (uint32_t i = 0; i < m->n; i++)
-		if (m->v[i].name.form == CFS_DS_FORM_SEQUENTIAL &&
-		    m->v[i].name.layer + 1 == m->n_layers)
-			return false;
-	return !m->pipeline;
-}
-
 static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 					  struct cfs_ds_layer_name n,
 					  bool pipeline)
 {
 	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
 		n.form = CFS_DS_FORM_PIPELINE;
-		if (!n.layer && m->family->tied_key && is_tied(m)) {
+		if (!n.layer && cfs_ds_is_tied(m)) {
 			n.form = CFS_DS_FORM_TIED;
 			n.key = m->family->tied_key;
 			n.key_len = strlen(n.key);
@@ -180,8 +171,9 @@ static bool in_stage(const struct cfs_ds_remodel *rm,
 	if (!rm->pp || rm->whole)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
-		return rm->bounds[s] == 0 ||
-		       rm->bounds[s + 1] >= rm->model.n_layers;
+		return rm->bounds[s] < rm->bounds[s + 1] &&
+		       (rm->bounds[s] == 0 ||
+			rm->bounds[s + 1] >= rm->model.n_layers);
 	return n->layer >= rm->bounds[s] && n->layer < rm->bounds[s + 1];
 }
 
@@ -288,12 +280,18 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 						from->pp == rm->pp)
 			   : !from->pipeline;
 
-	for (uint32_t i = 0; !same && i < rm->model.n; i++)
-		if (rm->model.v[i].name.form == CFS_DS_FORM_PLAIN)
+	for (uint32_t i = 0; !same && i < rm->model.n; i++) {
+		const struct cfs_ds_whole *w = &rm->model.v[i];
+
+		if (w->name.form == CFS_DS_FORM_PLAIN)
 			return cfs_fail(err, -ENOTSUP,
 					"parameter %s: its name does not say "
 					"of which layer it is",
-					rm->model.v[i].name.name);
+					w->name.name);
+		if (w->rule->by_stage)
+			return cfs_fail(err, -ENOTSUP, "%s: %s", w->name.name,
+					w->rule->because);
+	}
 	if (!same && !rm->model.n_layers)
 		return cfs_fail(err, -ENOTSUP,
 				"the model is of no family whose layers are "
@@ -325,40 +323,6 @@ static int list_layers(struct cfs_ds_remodel *rm)
 			l->v[kept++] = l->v[i];
 	l->n = kept;
 	return 0;
-}
-
-static int find_bounds(struct cfs_ds_remodel *rm, const uint32_t *given,
-		       struct cfs_error *err)
-{
-	const struct cfs_ds_family *family = rm->model.family;
-	uint32_t n = rm->model.n_layers;
-	bool old = cfs_ds_version_cmp(rm->from->base.writer_version,
-				      CFS_BALANCE_WEIGHTS_SINCE) < 0;
-	_cleanup_(cfs_freep) uint64_t *weights =
-		calloc((size_t)n + 1, sizeof(*weights));
-	int r;
-
-	rm->bounds = calloc((size_t)rm->pp + 1, sizeof(*rm->bounds));
-	if (!rm->bounds || !weights)
-		return -ENOMEM;
-	if (given) {
-		memcpy(rm->bounds, given,
-		       ((size_t)rm->pp + 1) * sizeof(*given));
-		return 0;
-	}
-	if (rm->pp == 1) {
-		rm->bounds[1] = UINT32_MAX;
-		return 0;
-	}
-	if (!family)
-		return -ENOTSUP;
-	for (uint32_t i = family->first; i + family->last < n; i++)
-		weights[i] = 1;
-	r = cfs_balance_weights(weights, n, rm->pp, old, rm->bounds);
-	return r < 0 ? cfs_fail(err, r,
-				"%u layers cannot be cut into %u stages", n,
-				rm->pp)
-		     : 0;
 }
 
 const struct cfs_ds_whole *cfs_ds_remodel_whole(const struct cfs_ds_remodel *rm,
@@ -432,12 +396,14 @@ static struct cfs_ds_step *step_new(struct cfs_ds_step *from, uint32_t n)
 	step->scratch = NULL;
 	step->base.refs = 1;
 	step->base.files = cfs_filetab_ref(from->base.files);
+	step->base.beside = NULL; /* the one it is made of has it */
 	step->base.n_ranks = n;
 	step->base.path = strdup(from->base.path);
 	step->base.ranks = calloc(n, sizeof(*step->base.ranks));
 	step->ranks = calloc(n, sizeof(*step->ranks));
 	rm->made = calloc(n, sizeof(*rm->made));
 	rm->from = cfs_ds_step_of(cfs_step_ref(&from->base));
+	rm->options.old = -1;
 	if (!step->base.path || !step->base.ranks || !step->ranks ||
 	    !rm->made) {
 		cfs_step_unref(&step->base);
@@ -462,13 +428,23 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	made->base.topology.pp = CFS_MAX(target->pp, 1u);
 	made->base.topology.pipeline = target->pp > 0;
 	made->remodel->pp = target->pp;
-	r = cfs_ds_model_read(step, target, &made->remodel->model, err);
+	r = target->options ? cfs_options_parse(target->options,
+						&made->remodel->options, err)
+			    : 0;
+	if (!r)
+		r = cfs_ds_model_read(step, target,
+				      made->remodel->options.rules,
+				      &made->remodel->model, err);
 	if (!r)
 		r = check_forms(made->remodel, err);
+	if (!r && (target->tp != step->base.topology.tp || target->whole))
+		r = cfs_ds_check_ranks(&made->remodel->model, err);
+	if (!r)
+		r = cfs_ds_check_tied(&made->remodel->model, err);
 	if (!r)
 		r = list_layers(made->remodel);
 	if (!r && target->pp && !target->whole)
-		r = find_bounds(made->remodel, target->bounds, err);
+		r = cfs_ds_stages_find(made->remodel, err);
 	if (!r)
 		r = make_ranks(made);
 	if (r < 0) {
@@ -490,6 +466,7 @@ void cfs_ds_remodel_free(struct cfs_ds_step *step)
 			free(rm->made[i].whole);
 	}
 	cfs_ds_model_fini(&rm->model);
+	cfs_options_fini(&rm->options);
 	cfs_step_unref(&rm->from->base);
 	free(rm->made);
 	free(rm->bounds);

@@ -7,12 +7,11 @@
 #define CFS_FORMAT_DEEPSPEED_REMODEL_H
 
 #include "fs/format/deepspeed_model.h"
+#include "fs/format/options.h"
 
 struct cfs_ds_parallel {
 	uint32_t tp;
-	uint32_t pp;		/* 0: no pipeline, parameters in sequence */
-	const uint32_t *bounds; /* pp + 1 layers, or NULL: by the rule */
-	const struct cfs_rule *rules; /* or NULL */
+	uint32_t pp; /* 0: no pipeline, parameters in sequence */
 	/* What the checkpoint does not tell; as in struct cfs_request. */
 	uint64_t vocabulary;
 	int qkv_in_parts, bias_sum;
@@ -20,6 +19,7 @@ struct cfs_ds_parallel {
 	 * share of one. */
 	bool whole;
 	bool tp_named; /* whole: the user says the size, so it counts alone */
+	const char *options; /* options.h, or NULL */
 };
 
 /* The layers that hold something, ascending. */
@@ -30,6 +30,7 @@ struct cfs_ds_layers {
 
 struct cfs_ds_remodel {
 	struct cfs_ds_step *from; /* a reference */
+	struct cfs_options options;
 	struct cfs_ds_model model;
 	struct cfs_ds_layers layers;
 	uint32_t tp, pp;  /* pp 0: in sequence */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/format/options.h"
 #include "store/util/error.h"
 
 /* A const step is downcast below. */
@@ -283,6 +284,35 @@ static int resolve_universal(struct resolving *rs)
 	return 0;
 }
 
+/* Kept where other ranks have to be made, or other stages. */
+static int resolve_options(struct resolving *rs)
+{
+	_cleanup_(cfs_options_fini) struct cfs_options o = {.old = -1};
+	const struct cfs_topology *to = &rs->out->topology;
+	const char *text = rs->request->options;
+	int r;
+
+	if (!text)
+		return 0;
+	r = cfs_options_parse(text, &o, rs->err);
+	if (r < 0)
+		return r;
+	if (cfs_options_of_stages(&o) && !to->pipeline)
+		return cfs_fail(rs->err, -EINVAL,
+				"boundaries and partition methods are for "
+				"pipelines: name one (ppN)");
+	if (o.bounds && o.n_bounds != to->pp + 1)
+		return cfs_fail(rs->err, -EINVAL,
+				"--boundaries: %u numbers, and %u stages have "
+				"%u",
+				o.n_bounds, to->pp, to->pp + 1);
+	if (to->universal || cfs_options_of_stages(&o) ||
+	    to->tp != rs->from->tp || to->pp != rs->from->pp ||
+	    to->pipeline != rs->from->pipeline)
+		rs->out->options = text;
+	return 0;
+}
+
 int cfs_ds_resolve(const struct cfs_step *step,
 		   const struct cfs_request *request, struct cfs_resolved *out,
 		   struct cfs_error *err)
@@ -317,6 +347,8 @@ int cfs_ds_resolve(const struct cfs_step *step,
 		r = resolve_sub_groups(&rs);
 	if (!r)
 		r = resolve_universal(&rs);
+	if (!r)
+		r = resolve_options(&rs);
 	if (r < 0)
 		return r;
 	resolve_alignment(&rs);

@@ -242,14 +242,15 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 		.pp = to->pipeline ? to->pp : 0,
 		.vocabulary = target->vocabulary,
 		.qkv_in_parts = target->qkv_in_parts,
-		.bias_sum = target->bias_sum};
+		.bias_sum = target->bias_sum,
+		.options = target->options};
 	struct cfs_ds_step *made;
 	int r;
 
 	if (to->universal)
 		return cfs_uc_plan(step, target, tree_out, err);
 	if (from->tp == to->tp && from->pp == to->pp &&
-	    from->pipeline == to->pipeline &&
+	    from->pipeline == to->pipeline && !target->options &&
 	    !cfs_ds_step_of(step)->only_masters)
 		return write_step(step, target, tree_out, err);
 	r = cfs_ds_remodel(cfs_ds_step_of(step), &parallel, &made, err);

@@ -198,7 +198,8 @@ CFS_MUST_CHECK int cfs_ds_write_master(struct cfs_ds_out *out,
 CFS_MUST_CHECK int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group,
 				      uint32_t first, uint32_t n,
 				      struct cfs_node **hyper_out);
-/* clip_grad: the source's, else the config's. */
+/* clip_grad: the source's, else the config's; NULL where neither says: its
+ * default was 0 once and is 1 now, and a loader keeps its own without. */
 struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out);
 /* The ZeroStageEnum member of the target's stage, as this version has it. */
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out);

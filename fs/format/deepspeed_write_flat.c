@@ -289,10 +289,12 @@ static struct cfs_node *inner_of(struct cfs_ds_out *out,
 	bool bf16 = out->topo->optimizer == CFS_OPT_BF16;
 	struct cfs_pickle *doc = out->doc;
 	struct cfs_node *inner = cfs_node_dict(doc);
+	struct cfs_node *clip = cfs_ds_write_clip(out);
 
 	if (!bf16)
 		cfs_ds_write_scaler(out, inner);
-	cfs_node_set_str(doc, inner, "clip_grad", cfs_ds_write_clip(out));
+	if (clip)
+		cfs_node_set_str(doc, inner, "clip_grad", clip);
 	set_base(out, l, inner);
 	cfs_node_set_str(doc, inner, "single_partition_of_fp32_groups",
 			 l->masters);

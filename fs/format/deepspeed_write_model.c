@@ -451,7 +451,10 @@ int cfs_ds_model_possible(const struct cfs_ds_step *step, uint32_t mp,
 			   .root = out.rank->model_root,
 			   .src = cfs_node_get(out.rank->model_root, "module")};
 
-	if (step->base.topology.zero_stage != 3 || topo->zero_stage == 3)
+	/* of a step made of another one every entry is looked at as it is made
+	 */
+	if (step->base.topology.zero_stage != 3 || topo->zero_stage == 3 ||
+	    step->remodel)
 		return 0;
 	if (!cfs_node_is_map(m.src))
 		return cfs_fail(err, -ENOTSUP,

@@ -122,7 +122,7 @@ struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out)
 	if (!clip)
 		clip = cfs_ds_config_get(out->step->ds_config,
 					 "gradient_clipping");
-	return clip ? clip : cfs_node_float(out->doc, 0.0);
+	return clip;
 }
 
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out)

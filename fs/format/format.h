@@ -36,10 +36,13 @@ struct cfs_step_rank {
  */
 struct cfs_step {
 	const struct cfs_format *format;
-	char *path;		      /* in the source */
-	struct cfs_source *source;    /* borrowed, outlives the step */
-	struct cfs_filepool *pool;    /* borrowed, outlives the step */
-	struct cfs_filetab *files;    /* all files of the step, with versions */
+	char *path;		   /* in the source */
+	struct cfs_source *source; /* borrowed, outlives the step */
+	struct cfs_filepool *pool; /* borrowed, outlives the step */
+	struct cfs_filetab *files; /* all files of the step, with versions */
+	/* What else read() looked at, directories too, with versions: where
+	 * that changes, the step is another one.  Or NULL. */
+	struct cfs_filetab *beside;
 	struct cfs_topology topology; /* as saved */
 	enum cfs_dtype dtype;	      /* of the model's weights */
 	uint32_t n_ranks;	      /* model-parallel ranks (tp * pp) */
@@ -63,6 +66,8 @@ struct cfs_format {
 
 	/* Is @name one of the names this format writes into a step? */
 	bool (*owns)(const char *name);
+	/* Besides those, does read() look for a name like this?  Or NULL. */
+	bool (*looks_for)(const char *name);
 
 	/* Parses what is needed; in parallel where there is much.  -ENOTSUP,
 	 * -EINVAL, -EBADMSG, -ENOENT (incomplete): @err names the file. */

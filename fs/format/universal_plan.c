@@ -159,11 +159,13 @@ static int make_steps(struct cfs_ds_step *step,
 					   .pp = to->pipeline ? to->pp : 0,
 					   .vocabulary = target->vocabulary,
 					   .qkv_in_parts = target->qkv_in_parts,
-					   .bias_sum = target->bias_sum};
+					   .bias_sum = target->bias_sum,
+					   .options = target->options};
 	int r = 0;
 
 	if (from->tp == to->tp && from->pp == to->pp &&
-	    from->pipeline == to->pipeline && !step->only_masters)
+	    from->pipeline == to->pipeline && !target->options &&
+	    !step->only_masters)
 		*ranks = cfs_ds_step_of(cfs_step_ref(&step->base));
 	else
 		r = cfs_ds_remodel(step, &parallel, ranks, err);

@@ -136,7 +136,7 @@ static int cut_new(const uint64_t *weights, uint32_t n, uint32_t stages,
 	if (!before || !table)
 		return -ENOMEM;
 	for (size_t i = 0; i < ((size_t)n + 1) * (stages + 1); i++)
-		table[i] = (struct best){INFINITY, INFINITY, INFINITY, 0};
+		table[i] = (struct best){HUGE_VAL, HUGE_VAL, HUGE_VAL, 0};
 	table[0].heaviest = table[0].spread = 0;
 	for (uint32_t i = 1; i <= n; i++) {
 		before[i] = before[i - 1] + (double)weights[i - 1];

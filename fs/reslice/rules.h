@@ -31,6 +31,8 @@ struct cfs_rule {
 	enum cfs_rule_kind kind;
 	uint32_t n;	     /* PARTS: how many */
 	const char *because; /* REFUSED */
+	/* Each stage has one of its own: no other stages can be made. */
+	bool by_stage;
 };
 
 /* What a checkpoint says about the model; 0 or -1: nothing. */

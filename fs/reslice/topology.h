@@ -55,6 +55,9 @@ struct cfs_request {
 	int qkv_in_parts;    /* 1 @qkvparts, 0 @qkvheads, -1 */
 	int bias_sum;	     /* 1 @biassum, 0 @biassame, -1 */
 	int universal;	     /* 1 @universal, -1 */
+	/* What a named view says beside its items, as text that lives as long
+	 * as the process (fs/format/options.h); or NULL. */
+	const char *options;
 };
 
 #define CFS_REQUEST_INIT                                                       \
@@ -69,6 +72,7 @@ struct cfs_resolved {
 	struct cfs_topology topology;
 	uint64_t vocabulary; /* as the request has them */
 	int qkv_in_parts, bias_sum;
+	const char *options; /* NULL: they decide nothing here */
 	enum cfs_origin dp, tp, pp, zero_stage, optimizer, round_robin,
 		sub_group_size;
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/hash.h"
 
 #define DEGREE_MAX 65536 /* ranks of one kind; far above any machine */
 #define KNOWN_ITEMS                                                            \
@@ -295,5 +296,11 @@ const char *cfs_view_name_format(const struct cfs_request *request, char *buf,
 	if (request->bias_sum >= 0)
 		put(buf, size, &len, request->bias_sum ? "biassum" : "biassame",
 		    0, false);
+	/* no item: a name says which options, not what they are */
+	if (request->options && len < size)
+		(void)snprintf(
+			buf + len, size - len, "-with%016llx",
+			(unsigned long long)cfs_hash64(
+				request->options, strlen(request->options), 0));
 	return buf;
 }

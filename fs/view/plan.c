@@ -240,7 +240,8 @@ static int add_name(void *arg, const char *name, const struct stat *st)
 	struct names *names = arg;
 
 	(void)st;
-	if (names->format->owns(name))
+	if (names->format->owns(name) ||
+	    (names->format->looks_for && names->format->looks_for(name)))
 		names->hash += cfs_hash64(name, strlen(name), 1);
 	return 0;
 }
@@ -346,7 +347,8 @@ static int make_tree(struct cfs_plans *plans, struct cfs_step *step,
 	r = step->format->resolve(step, request, &target, err);
 	if (r < 0)
 		return r;
-	if (cfs_topology_equal(&target.topology, &step->topology))
+	if (!target.options &&
+	    cfs_topology_equal(&target.topology, &step->topology))
 		return 0; /* shown as it is */
 	r = step->format->write(step, &target, tree_out, err);
 	if (r < 0)

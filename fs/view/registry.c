@@ -1,7 +1,9 @@
 /*
  * Named views of a run, kept per user outside the source: one JSON file a run,
  *
- *   {"run": "/lustre/run1", "views": {"prod": "dp32-zero1"}}
+ *   {"run": "/lustre/run1",
+ *    "views": {"prod": "dp32-zero1",
+ *              "wide": {"request": "tp2-pp4", "options": {"rules": [...]}}}}
  *
  * replaced by rename, so that a reader (a live mount) needs no lock.
  */
@@ -15,6 +17,7 @@
 #include <string.h>
 #include <sys/file.h>
 
+#include "fs/format/options.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/hash.h"
@@ -241,18 +244,79 @@ static int check_name(const char *name, struct cfs_error *err)
 
 /* ---- the calls ---- */
 
-int cfs_registry_add(const char *run_path, const char *name,
-		     const char *request, struct cfs_error *err)
+static int check_entry(const struct cfs_registry_entry *entry,
+		       struct cfs_error *err)
+{
+	_cleanup_(cfs_options_fini) struct cfs_options options = {.old = -1};
+	struct cfs_request parsed;
+	int r;
+
+	r = check_name(entry->name, err);
+	if (!r)
+		r = cfs_view_name_parse(entry->request, &parsed, err);
+	if (!r && entry->options)
+		r = cfs_options_parse(entry->options, &options, err);
+	return r;
+}
+
+static cJSON *entry_to_json(const struct cfs_registry_entry *entry)
+{
+	cJSON *made = cJSON_CreateObject();
+
+	if (!entry->options) {
+		cJSON_Delete(made);
+		return cJSON_CreateString(entry->request);
+	}
+	cJSON_AddStringToObject(made, "request", entry->request);
+	cJSON_AddItemToObject(made, "options", cJSON_Parse(entry->options));
+	if (cJSON_GetArraySize(made) == 2)
+		return made;
+	cJSON_Delete(made);
+	return NULL;
+}
+
+/* -ENOENT: it is none. */
+static int entry_from_json(const cJSON *item, struct cfs_registry_entry *out)
+{
+	const cJSON *options =
+		cJSON_GetObjectItemCaseSensitive(item, "options");
+	const char *request = cJSON_GetStringValue(
+		cJSON_IsObject(item)
+			? cJSON_GetObjectItemCaseSensitive(item, "request")
+			: item);
+	struct cfs_registry_entry made = {NULL, NULL, NULL};
+
+	if (!request)
+		return -ENOENT;
+	made.name = strdup(item->string);
+	made.request = strdup(request);
+	made.options = options ? cJSON_PrintUnformatted(options) : NULL;
+	if (!made.name || !made.request || (options && !made.options)) {
+		cfs_registry_entry_fini(&made);
+		return -ENOMEM;
+	}
+	*out = made;
+	return 0;
+}
+
+void cfs_registry_entry_fini(struct cfs_registry_entry *entry)
+{
+	free(entry->name);
+	free(entry->request);
+	free(entry->options);
+	*entry = (struct cfs_registry_entry){NULL, NULL, NULL};
+}
+
+int cfs_registry_add(const char *run_path,
+		     const struct cfs_registry_entry *entry,
+		     struct cfs_error *err)
 {
 	_cleanup_(json_deletep) cJSON *doc = NULL;
 	_cleanup_(cfs_closep) int dir = -1;
-	struct cfs_request parsed;
 	cJSON *views;
 	int r;
 
-	r = check_name(name, err);
-	if (!r)
-		r = cfs_view_name_parse(request, &parsed, err);
+	r = check_entry(entry, err);
 	if (r < 0)
 		return r;
 	r = open_dir(true, &dir);
@@ -266,8 +330,8 @@ int cfs_registry_add(const char *run_path, const char *name,
 	if (r < 0)
 		return cfs_registry_fail(err, r);
 	views = cJSON_GetObjectItemCaseSensitive(doc, "views");
-	cJSON_DeleteItemFromObjectCaseSensitive(views, name);
-	if (!cJSON_AddStringToObject(views, name, request))
+	cJSON_DeleteItemFromObjectCaseSensitive(views, entry->name);
+	if (!cJSON_AddItemToObject(views, entry->name, entry_to_json(entry)))
 		return cfs_fail(err, -ENOMEM, "out of memory");
 	r = save(dir, run_path, doc);
 	return r < 0 ? cfs_registry_fail(err, r) : 0;
@@ -298,12 +362,11 @@ int cfs_registry_remove(const char *run_path, const char *name,
 }
 
 int cfs_registry_find(const char *run_path, const char *name,
-		      char **request_out)
+		      struct cfs_registry_entry *out)
 {
 	_cleanup_(json_deletep) cJSON *doc = NULL;
 	_cleanup_(cfs_closep) int dir = -1;
 	const cJSON *views, *item;
-	char *copy;
 	int r;
 
 	r = open_dir(false, &dir);
@@ -313,13 +376,7 @@ int cfs_registry_find(const char *run_path, const char *name,
 		return r;
 	views = cJSON_GetObjectItemCaseSensitive(doc, "views");
 	item = cJSON_GetObjectItemCaseSensitive(views, name);
-	if (!cJSON_IsString(item))
-		return -ENOENT;
-	copy = strdup(item->valuestring);
-	if (!copy)
-		return -ENOMEM;
-	*request_out = copy;
-	return 0;
+	return item ? entry_from_json(item, out) : -ENOENT;
 }
 
 int cfs_registry_list(const char *run_path,
@@ -342,12 +399,14 @@ int cfs_registry_list(const char *run_path,
 	views = cJSON_GetObjectItemCaseSensitive(doc, "views");
 	cJSON_ArrayForEach(item, views)
 	{
-		struct cfs_registry_entry entry = {item->string,
-						   item->valuestring};
+		_cleanup_(cfs_registry_entry_fini) struct cfs_registry_entry
+			entry = {NULL, NULL, NULL};
 
-		if (!cJSON_IsString(item))
+		r = entry_from_json(item, &entry);
+		if (r == -ENOENT)
 			continue;
-		r = fn(arg, &entry);
+		if (!r)
+			r = fn(arg, &entry);
 		if (r)
 			return r;
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/format/format.h"
+#include "fs/format/options.h"
 #include "store/util/error.h"
 #include "store/util/path.h"
 
@@ -84,7 +85,7 @@ int cfs_view_dir_kind(struct cfs_views *views, const char *path,
 /* ---- names of views ---- */
 
 static int find_registered(struct cfs_views *views, const char *path,
-			   const char *name, char **request_out)
+			   const char *name, struct cfs_registry_entry *out)
 {
 	_cleanup_(cfs_freep) char *full = NULL;
 
@@ -96,12 +97,12 @@ static int find_registered(struct cfs_views *views, const char *path,
 		full = strdup(views->source_path);
 	if (!full)
 		return -ENOMEM;
-	return cfs_registry_find(full, name, request_out);
+	return cfs_registry_find(full, name, out);
 }
 
 /* A step may be named through its run's registry, too. */
 static int find_in_run(struct cfs_views *views, const char *path,
-		       const char *name, char **request_out)
+		       const char *name, struct cfs_registry_entry *out)
 {
 	_cleanup_(cfs_freep) char *run = strdup(path);
 	char *slash;
@@ -110,14 +111,15 @@ static int find_in_run(struct cfs_views *views, const char *path,
 		return -ENOMEM;
 	slash = strrchr(run, '/');
 	*(slash ? slash : run) = '\0';
-	return find_registered(views, run, name, request_out);
+	return find_registered(views, run, name, out);
 }
 
 int cfs_view_request(struct cfs_views *views, const char *path, bool is_step,
 		     const char *name, struct cfs_request *out,
 		     struct cfs_error *err)
 {
-	_cleanup_(cfs_freep) char *registered = NULL;
+	_cleanup_(cfs_registry_entry_fini) struct cfs_registry_entry
+		registered = {NULL, NULL, NULL};
 	int parsed, r;
 
 	parsed = cfs_view_name_parse(name, out, err);
@@ -130,5 +132,9 @@ int cfs_view_request(struct cfs_views *views, const char *path, bool is_step,
 		return parsed; /* with the parser's reason */
 	if (r < 0)
 		return cfs_registry_fail(err, r);
-	return cfs_view_name_parse(registered, out, err);
+	r = cfs_view_name_parse(registered.request, out, err);
+	if (r < 0 || !registered.options)
+		return r;
+	out->options = cfs_options_intern(registered.options);
+	return out->options ? 0 : -ENOMEM;
 }

@@ -46,7 +46,8 @@ struct cfs_vhandle;
 CFS_MUST_CHECK int cfs_view_name_parse(const char *name,
 				       struct cfs_request *out,
 				       struct cfs_error *err);
-/* The canonical spelling, without '@'; into @buf, returns @buf. */
+/* The canonical spelling, without '@'; into @buf, returns @buf.  Options of a
+ * named view are told apart by "-with" and their hash, which nothing parses. */
 const char *cfs_view_name_format(const struct cfs_request *request, char *buf,
 				 size_t size);
 
@@ -189,14 +190,17 @@ CFS_MUST_CHECK int cfs_vnode_is_step(struct cfs_vnode *node);
 struct cfs_registry_entry {
 	char *name;    /* without '@' */
 	char *request; /* "dp32-zero1" */
+	char *options; /* what no item can say (fs/format/options.h), or NULL */
 };
-CFS_MUST_CHECK int cfs_registry_add(const char *run_path, const char *name,
-				    const char *request, struct cfs_error *err);
+void cfs_registry_entry_fini(struct cfs_registry_entry *entry);
+CFS_MUST_CHECK int cfs_registry_add(const char *run_path,
+				    const struct cfs_registry_entry *entry,
+				    struct cfs_error *err);
 CFS_MUST_CHECK int cfs_registry_remove(const char *run_path, const char *name,
 				       struct cfs_error *err);
-/* -ENOENT or 0; caller frees *request_out. */
+/* -ENOENT or 0; the caller ends *out. */
 CFS_MUST_CHECK int cfs_registry_find(const char *run_path, const char *name,
-				     char **request_out);
+				     struct cfs_registry_entry *out);
 CFS_MUST_CHECK int
 cfs_registry_list(const char *run_path,
 		  int (*fn)(void *arg, const struct cfs_registry_entry *entry),

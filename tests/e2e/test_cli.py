@@ -273,7 +273,7 @@ def test_explain_is_true():
 
 def test_explain_refusals():
     with Place() as p:
-        for name, word in (("@zero3-bf16opt", "BF16"), ("@tp2", "tp"),
+        for name, word in (("@zero3-bf16opt", "BF16"), ("@tp2", "kernel"),
                            ("@dp0", "dp"), ("@nonsense", "nonsense")):
             out = run("view", "explain", f"{p.run}/{name}", "--json", status=1)
             j = json.loads(out)

@@ -183,10 +183,12 @@ START_TEST(impossible)
 	ck_assert_int_eq(resolve(&s, ask(0, 1, 1, 1, 0), &out), -EINVAL);
 	ck_assert_int_eq(resolve(&s, ask(0, 2, -1, -1, 9), &out), -EINVAL);
 	q.tp = 2;
-	ck_assert_int_eq(resolve(&s, q, &out), -ENOTSUP);
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_uint_eq(out.topology.tp, 2);
 	q.tp = 1;
 	q.pp = 4;
-	ck_assert_int_eq(resolve(&s, q, &out), -ENOTSUP);
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_uint_eq(out.topology.pp, 4);
 	q.pp = 1;
 	ck_assert_int_eq(resolve(&s, q, &out), 0);
 	source_fini(&s);
@@ -226,6 +228,40 @@ START_TEST(universal)
 }
 END_TEST
 
+/* They are kept only where they decide something. */
+START_TEST(options)
+{
+	static const char bounds[] = "{\"boundaries\":[0,1,2]}";
+	static const char method[] = "{\"partition_method\":\"uniform\"}";
+	static const char rules[] =
+		"{\"rules\":[{\"name\":\"*\",\"is\":\"same\"}]}";
+	struct cfs_request q = CFS_REQUEST_INIT;
+	struct cfs_resolved out;
+	struct source s;
+
+	source_init(&s, CFS_OPT_BF16, 1, pipeline);
+	q.options = rules;
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_ptr_null(out.options);
+	q.options = method;
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_ptr_eq(out.options, method);
+	q.options = bounds;
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_ptr_eq(out.options, bounds);
+	q.pp = 1;
+	ck_assert_int_eq(resolve(&s, q, &out), -EINVAL);
+	q.pp = 0;
+	ck_assert_int_eq(resolve(&s, q, &out), -EINVAL);
+	q.options = rules;
+	ck_assert_int_eq(resolve(&s, q, &out), 0);
+	ck_assert_ptr_eq(out.options, rules);
+	q.options = "{\"turbo\":1}";
+	ck_assert_int_eq(resolve(&s, q, &out), -EINVAL);
+	source_fini(&s);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("deepspeed_resolve");
@@ -236,6 +272,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, classes);
 	tcase_add_test(tc, impossible);
 	tcase_add_test(tc, universal);
+	tcase_add_test(tc, options);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -28,9 +28,20 @@ static void tear_down(void)
 	ck_assert_int_eq(system(command), 0);
 }
 
+static int add(const char *run, const char *name, const char *request,
+	       struct cfs_error *err)
+{
+	struct cfs_registry_entry entry = {strdup(name), strdup(request), NULL};
+	int r = cfs_registry_add(run, &entry, err);
+
+	cfs_registry_entry_fini(&entry);
+	return r;
+}
+
 static void expect(const char *run, const char *name, const char *request)
 {
-	_cleanup_(cfs_freep) char *found = NULL;
+	_cleanup_(cfs_registry_entry_fini) struct cfs_registry_entry found = {
+		NULL, NULL, NULL};
 	int r = cfs_registry_find(run, name, &found);
 
 	if (!request) {
@@ -38,19 +49,20 @@ static void expect(const char *run, const char *name, const char *request)
 		return;
 	}
 	ck_assert_int_eq(r, 0);
-	ck_assert_str_eq(found, request);
+	ck_assert_str_eq(found.name, name);
+	ck_assert_str_eq(found.request, request);
+	ck_assert_ptr_null(found.options);
 }
 
 START_TEST(test_add_find_remove)
 {
 	expect("/run", "prod", NULL);
-	ck_assert_int_eq(cfs_registry_add("/run", "prod", "dp32", NULL), 0);
-	ck_assert_int_eq(cfs_registry_add("/run", "small", "dp1-zero1", NULL),
-			 0);
+	ck_assert_int_eq(add("/run", "prod", "dp32", NULL), 0);
+	ck_assert_int_eq(add("/run", "small", "dp1-zero1", NULL), 0);
 	expect("/run", "prod", "dp32");
 	expect("/run", "small", "dp1-zero1");
 	expect("/other", "prod", NULL);
-	ck_assert_int_eq(cfs_registry_add("/run", "prod", "dp8", NULL), 0);
+	ck_assert_int_eq(add("/run", "prod", "dp8", NULL), 0);
 	expect("/run", "prod", "dp8");
 	ck_assert_int_eq(cfs_registry_remove("/run", "prod", NULL), 0);
 	expect("/run", "prod", NULL);
@@ -64,12 +76,37 @@ START_TEST(test_refused)
 {
 	struct cfs_error err;
 
-	ck_assert_int_eq(cfs_registry_add("/r", "dp4", "dp8", &err), -EINVAL);
-	ck_assert_int_eq(cfs_registry_add("/r", "a/b", "dp8", &err), -EINVAL);
-	ck_assert_int_eq(cfs_registry_add("/r", "", "dp8", &err), -EINVAL);
-	ck_assert_int_eq(cfs_registry_add("/r", "@x", "dp8", &err), -EINVAL);
-	ck_assert_int_eq(cfs_registry_add("/r", "x", "turbo", &err), -EINVAL);
+	ck_assert_int_eq(add("/r", "dp4", "dp8", &err), -EINVAL);
+	ck_assert_int_eq(add("/r", "a/b", "dp8", &err), -EINVAL);
+	ck_assert_int_eq(add("/r", "", "dp8", &err), -EINVAL);
+	ck_assert_int_eq(add("/r", "@x", "dp8", &err), -EINVAL);
+	ck_assert_int_eq(add("/r", "x", "turbo", &err), -EINVAL);
 	expect("/r", "x", NULL);
+}
+END_TEST
+
+/* Options lie beside the request, and a view without them as it always was. */
+START_TEST(test_options)
+{
+	static const char text[] = "{\"boundaries\":[0,4,9]}";
+	struct cfs_registry_entry entry = {strdup("wide"), strdup("pp2"),
+					   strdup(text)};
+	struct cfs_registry_entry found;
+	struct cfs_error err = {.text = ""};
+
+	ck_assert_int_eq(cfs_registry_add("/run", &entry, &err), 0);
+	ck_assert_int_eq(add("/run", "plain", "dp2", &err), 0);
+	ck_assert_int_eq(cfs_registry_find("/run", "wide", &found), 0);
+	ck_assert_str_eq(found.request, "pp2");
+	ck_assert_str_eq(found.options, text);
+	cfs_registry_entry_fini(&found);
+	expect("/run", "plain", "dp2");
+	ck_assert_int_eq(add("/run", "wide", "pp4", &err), 0);
+	expect("/run", "wide", "pp4");
+	entry.options[2] = 'x';
+	ck_assert_int_eq(cfs_registry_add("/run", &entry, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "'xoundaries'"));
+	cfs_registry_entry_fini(&entry);
 }
 END_TEST
 
@@ -87,8 +124,8 @@ START_TEST(test_list)
 
 	ck_assert_int_eq(cfs_registry_list("/run", count, &n, NULL), 0);
 	ck_assert_int_eq(n, 0);
-	ck_assert_int_eq(cfs_registry_add("/run", "a", "dp2", NULL), 0);
-	ck_assert_int_eq(cfs_registry_add("/run", "b", "dp2", NULL), 0);
+	ck_assert_int_eq(add("/run", "a", "dp2", NULL), 0);
+	ck_assert_int_eq(add("/run", "b", "dp2", NULL), 0);
 	ck_assert_int_eq(cfs_registry_list("/run", count, &n, NULL), 0);
 	ck_assert_int_eq(n, 2);
 }
@@ -109,15 +146,14 @@ START_TEST(test_damaged)
 	static const char *const texts[] = {
 		"", "{", "[]", "{\"run\": 1}", "{\"run\": \"/run\"}", "null"};
 	struct cfs_error err;
-	char *found;
+	struct cfs_registry_entry found;
 
-	ck_assert_int_eq(cfs_registry_add("/run", "a", "dp2", NULL), 0);
+	ck_assert_int_eq(add("/run", "a", "dp2", NULL), 0);
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(texts); i++) {
 		overwrite_all(texts[i]);
 		ck_assert_int_eq(cfs_registry_find("/run", "a", &found),
 				 -EBADMSG);
-		ck_assert_int_eq(cfs_registry_add("/run", "b", "dp2", &err),
-				 -EBADMSG);
+		ck_assert_int_eq(add("/run", "b", "dp2", &err), -EBADMSG);
 	}
 }
 END_TEST
@@ -135,7 +171,7 @@ START_TEST(test_concurrent)
 			char name[16];
 
 			snprintf(name, sizeof(name), "v%d", i);
-			_exit(cfs_registry_add("/run", name, "dp2", NULL) != 0);
+			_exit(add("/run", name, "dp2", NULL) != 0);
 		}
 	for (int i = 0; i < N; i++) {
 		ck_assert_int_ge(wait(&status), 0);
@@ -154,6 +190,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, test_add_find_remove);
 	tcase_add_test(t, test_refused);
+	tcase_add_test(t, test_options);
 	tcase_add_test(t, test_list);
 	tcase_add_test(t, test_damaged);
 	tcase_add_test(t, test_concurrent);

@@ -16,7 +16,7 @@ static int ask(enum cfs_rule_kind kind, const struct cfs_model_facts *facts,
 	       struct cfs_tp_layout *from, struct cfs_tp_layout *to,
 	       struct cfs_error *err)
 {
-	const struct cfs_rule rule = {"x", kind, 2, "because"};
+	const struct cfs_rule rule = {"x", kind, 2, "because", false};
 	const uint64_t shape[] = {rows, cols};
 
 	return cfs_rule_layout(&rule, facts, cols ? 2 : 1, shape, tp, to_tp,
@@ -167,7 +167,7 @@ END_TEST
 START_TEST(wholes)
 {
 	const uint64_t shape[] = {256, 3};
-	struct cfs_rule rule = {"x", CFS_RULE_COLUMNS, 0, NULL};
+	struct cfs_rule rule = {"x", CFS_RULE_COLUMNS, 0, NULL, false};
 	struct cfs_model_facts facts = unknown;
 	struct cfs_tp_layout from, to;
 	struct cfs_error err = {""};
@@ -205,10 +205,10 @@ END_TEST
 START_TEST(names)
 {
 	static const struct cfs_rule rules[] = {
-		{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL},
-		{"attention.*.bias", CFS_RULE_ROWS, 0, NULL},
-		{"*.bias", CFS_RULE_SAME, 0, NULL},
-		{NULL, 0, 0, NULL}};
+		{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL, false},
+		{"attention.*.bias", CFS_RULE_ROWS, 0, NULL, false},
+		{"*.bias", CFS_RULE_SAME, 0, NULL, false},
+		{NULL, 0, 0, NULL, false}};
 
 	ck_assert_ptr_eq(cfs_rules_find(rules, "attention.dense.weight"),
 			 &rules[0]);

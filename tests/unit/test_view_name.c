@@ -134,12 +134,38 @@ START_TEST(test_small_buffer)
 }
 END_TEST
 
+/* They make another view, which no name can ask for. */
+START_TEST(test_options)
+{
+	struct cfs_request q;
+	char plain[128], one[128], two[128];
+
+	ck_assert_int_eq(
+		cfs_view_name_parse("tp65536-pp65536-dp65536-zero3-bf16opt-"
+				    "norr-sub9223372036854775807-"
+				    "vocab4294967295-qkvheads-biassame",
+				    &q, NULL),
+		0);
+	ck_assert_ptr_null(q.options);
+	cfs_view_name_format(&q, plain, sizeof(plain));
+	q.options = "{\"boundaries\":[0,4,9]}";
+	cfs_view_name_format(&q, one, sizeof(one));
+	q.options = "{\"boundaries\":[0,5,9]}";
+	cfs_view_name_format(&q, two, sizeof(two));
+	ck_assert_str_ne(one, plain);
+	ck_assert_str_ne(one, two);
+	ck_assert_uint_eq(strlen(one), strlen(plain) + strlen("-with") + 16);
+	ck_assert_int_eq(cfs_view_name_parse(one, &q, NULL), -EINVAL);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("view_name");
 	TCase *t = tcase_create("name");
 
 	tcase_add_test(t, test_items);
+	tcase_add_test(t, test_options);
 	tcase_add_test(t, test_spellings);
 	tcase_add_test(t, test_round_trip);
 	tcase_add_test(t, test_refused);
