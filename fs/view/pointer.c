@@ -163,8 +163,10 @@ static int read_pointer(struct cfs_vnode *run, const char *name,
 					    out);
 	if (!r)
 		r = settle(run, &text);
-	if (r < 0)
-		return cfs_fail_prefix(err, r, "%s", path);
+	if (r < 0) {
+		(void)cfs_fail_prefix(err, r, "%s", path);
+		return r;
+	}
 	node = new_pointer(run, cfs_buf_str(&text), st);
 	if (!node)
 		return -ENOMEM;
