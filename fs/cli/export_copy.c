@@ -22,15 +22,16 @@
  */
 #define FUSE_MAGIC 0x65735546
 
-/* "a/b/file" -> "a/b/.file.ckptfs-part" */
+/* "a/b/file" -> "a/b/.file.ckptfs-part", where the name may be cut: one file
+ * is written at a time. */
 static char *temp_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	size_t dir = slash ? (size_t)(slash + 1 - path) : 0;
 	char *out = NULL;
 
-	if (asprintf(&out, "%.*s.%s.ckptfs-part", (int)dir, path, path + dir) <
-	    0)
+	if (asprintf(&out, "%.*s.%.200s.ckptfs-part", (int)dir, path,
+		     path + dir) < 0)
 		return NULL;
 	return out;
 }
