@@ -102,6 +102,82 @@ def test_import_keeps_all():
         run("import", p.store, f"{p.top}/nothing", status=1)
 
 
+def test_import_mends():
+    """--merge makes a store's copy what the source is, whatever it was."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        put(f"{src}/plain", "file")
+        os.setxattr(f"{src}/plain", "user.a", b"1")
+        os.symlink("somewhere", f"{src}/link2")
+        run("import", p.store, src)
+        want = tree(src)
+        with p.mounted() as m:
+            d = f"{m}/src/d"
+            same = os.stat(f"{d}/f6")
+            with open(f"{d}/f6", "r+b") as f:
+                f.seek(2 << 20)
+                f.write(b"not what it was")
+            os.utime(f"{d}/f6", ns=(same.st_atime_ns, same.st_mtime_ns))
+            os.truncate(f"{d}/f5", 1234)
+            os.chmod(f"{d}/f4", 0o600)
+            os.setxattr(f"{m}/src/plain", "user.a", b"2")
+            os.unlink(f"{m}/src/link")
+            os.symlink("else/where", f"{m}/src/link")
+            os.unlink(f"{m}/src/link2")
+            put(f"{m}/src/link2", "a file now")
+            os.unlink(f"{d}/f3")
+            os.symlink("f4", f"{d}/f3")
+            os.unlink(f"{m}/src/fifo")
+            put(f"{m}/src/fifo", "a file, too")
+            put(f"{m}/src/mine", "it stays")
+            os.chmod(f"{d}/empty", 0o700)
+
+        def now():
+            with p.mounted() as m:
+                found = tree(f"{m}/src")
+                assert found.pop("mine")
+                assert os.getxattr(f"{m}/src/plain", "user.a") == b"1"
+                return found
+
+        run("import", "--merge", p.store, src)
+        got = now()
+        assert got["d/f6"] != want["d/f6"]
+        got["d/f6"] = want["d/f6"]
+        equal(got, want)
+        done = run_json("import", "--compare", p.store, src)
+        # a file, not its other names
+        assert done["files_kept"] == done["files"] - 1, done
+        equal(now(), want)
+        # what cannot be read any more is stored again
+        with p.mounted() as m:
+            name = os.path.join(f"{p.store}/packs/0000", max(
+                os.listdir(f"{p.store}/packs/0000"),
+                key=lambda n: os.path.getsize(f"{p.store}/packs/0000/{n}")))
+        with open(name, "r+b") as f:
+            f.seek(os.path.getsize(name) // 2)
+            byte = f.read(1)
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte[0] ^ 0x5a]))
+        assert run_json("scrub", p.store, status=1)["damaged"] == 1
+        done = run_json("import", "--compare", p.store, src)
+        assert done["files_kept"] < done["files"], done
+        equal(now(), want)
+        run("gc", p.store)
+        assert run_json("scrub", p.store)["damaged"] == 0
+        # a directory is not removed for a file, nor a file for one
+        for name, make in (("plain", os.mkdir), ("d/empty", put)):
+            path = f"{src}/{name}"
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+            make(path)
+            run("import", "--merge", p.store, src, status=1)
+            assert "remove or rename" in run.stderr, run.stderr
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+
+
 def test_send_receive():
     rng = random.Random(seed())
     with Place() as p:
