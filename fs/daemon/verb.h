@@ -33,6 +33,9 @@ CFS_MUST_CHECK int cfs_verb_run(struct cfs_verb_context *context,
 CFS_MUST_CHECK int cfs_verb_may_change(const struct cfs_verb_context *context,
 				       const char *name, struct cfs_error *err);
 
+/* cfs_nstree_sweep(), and the kernel forgets the directory's name. */
+CFS_MUST_CHECK int cfs_verb_sweep(const struct cfs_verb_context *context);
+
 /* ---- arguments and results ---- */
 
 /* NULL, false or @otherwise where it is not there or of another type. */

@@ -5,8 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/nstree.h"
 #include "fs/daemon/verb.h"
 #include "store/util/buf.h"
+
+int cfs_verb_sweep(const struct cfs_verb_context *context)
+{
+	int r = cfs_nstree_sweep(context->ns);
+
+	if (context->invalidate)
+		context->invalidate(context->invalidate_arg, 1,
+				    CFS_NSTREE_TRASH);
+	return r;
+}
 
 const char *cfs_verb_str(const cJSON *arguments, const char *name)
 {

@@ -195,10 +195,8 @@ static int prune_run(struct prune *p, const cJSON *arguments,
 				"not a run: no step of a known format in it");
 	if (!dry_run)
 		r = remove_steps(p, reply, &removed, err);
-	if (!r && !dry_run) {
-		r = cfs_nstree_sweep(p->context->ns);
-		forget(p->context, 1, CFS_NSTREE_TRASH);
-	}
+	if (!r && !dry_run)
+		r = cfs_verb_sweep(p->context);
 	if (!r && !dry_run)
 		r = cfs_ns_sync(p->context->ns);
 	if (r < 0)

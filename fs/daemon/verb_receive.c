@@ -352,13 +352,12 @@ static int finish(struct receive *v, const char *path, cJSON *result)
 }
 
 /* fds: where the stream comes from, and where answers go to. */
-static int run(struct cfs_verb_context *context, const cJSON *arguments,
-	       const struct cfs_verb_reply *reply, cJSON *result,
-	       struct cfs_error *err)
+static int receive(struct cfs_verb_context *context, const char *path,
+		   const struct cfs_verb_reply *reply, cJSON *result,
+		   struct cfs_error *err)
 {
 	const struct cfs_verb_caller *caller = context->caller;
 	struct cfs_ns_cred cred = {caller->uid, caller->gid};
-	_cleanup_(cfs_freep) char *path = NULL;
 	_cleanup_(receive_fini) struct receive v = {.err = err};
 	int r;
 
@@ -369,22 +368,32 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	v.tree.err = err;
 	v.tree.cred = &cred;
 	v.tree.owners = caller->uid == 0;
-	if (!caller->n_fds)
-		return cfs_fail(err, -EINVAL, "nothing to receive from");
-	r = cfs_verb_path(arguments, "path", &path, err);
-	if (!r)
-		r = check_place(context->ns, path, err);
-	if (!r)
-		r = cfs_nstree_trash(context->ns, &v.tree.top_dir,
-				     v.tree.top_name);
+	r = check_place(context->ns, path, err);
 	if (!r)
 		r = receive_tree(&v, path);
 	if (r < 0) {
 		refuse(&v, r);
 		return r;
 	}
-	r = cfs_nstree_sweep(context->ns);
-	return r ? r : finish(&v, path, result);
+	return finish(&v, path, result);
+}
+
+static int run(struct cfs_verb_context *context, const cJSON *arguments,
+	       const struct cfs_verb_reply *reply, cJSON *result,
+	       struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = NULL;
+	int r, sweep_r;
+
+	if (!context->caller->n_fds)
+		return cfs_fail(err, -EINVAL, "nothing to receive from");
+	r = cfs_verb_path(arguments, "path", &path, err);
+	if (r < 0)
+		return r;
+	r = receive(context, path, reply, result, err);
+	/* whole or not, nothing of it is on its way any more */
+	sweep_r = cfs_verb_sweep(context);
+	return r ? r : sweep_r;
 }
 
 const struct cfs_daemon_verb cfs_daemon_verb_receive = {"receive", run, false,

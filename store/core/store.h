@@ -45,9 +45,9 @@ struct cfs_store_init_options {
 CFS_MUST_CHECK int cfs_store_init(const char *path,
 				  const struct cfs_store_init_options *options,
 				  struct cfs_error *err);
-/* Is there a store at @path?  From its ckptfs.json alone: 1, also where that is
- * damaged or of a newer version (opening says so); 0; or an error: -EACCES,
- * nobody here may know. */
+/* Is there a store at @path?  From its ckptfs.json: 1, also where that is
+ * damaged or of a newer version, or missing where there are packs (opening says
+ * so); 0; or an error: -EACCES, nobody here may know. */
 CFS_MUST_CHECK int cfs_store_probe(const char *path);
 
 struct cfs_store_options {

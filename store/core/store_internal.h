@@ -145,6 +145,8 @@ int cfs_config_write(int dirfd, const struct cfs_store_init_options *options,
 		     struct cfs_error *err);
 int cfs_config_read(int dirfd, const char *path,
 		    struct cfs_store_config *config, struct cfs_error *err);
+/* Packs as a store has them, whatever else is there. */
+bool cfs_config_has_packs(int dirfd);
 /* Pure: ckptfs.json's text; @path is for messages.  -EBADMSG, and
  * -EPROTONOSUPPORT: of a newer store.  cfs_config_fini() after success. */
 CFS_MUST_CHECK int cfs_config_parse(const char *text, const char *path,

@@ -217,6 +217,23 @@ def test_send_receive():
                 run("receive", f"{third}/cut", status=1, stdin=g)
         assert [e["name"] for e in run_json("du", third)["entries"]] == ["all"]
         run("fsck", third)
+        if has_fuse():
+            # nothing of a receive is left over for a mount to show, whether
+            # it ended well or not
+            p.store, store = third, p.store
+            with p.mounted() as m:
+                assert os.listdir(m) == ["all"]
+                for cut, status in ((size // 2, 1), (size, 0)):
+                    with open(stream, "rb") as f, \
+                            tempfile.TemporaryFile() as g:
+                        g.write(f.read(cut))
+                        g.seek(0)
+                        run("receive", f"{third}/again", status=status,
+                            stdin=g)
+                    left = {"all"} | ({"again"} if not status else set())
+                    assert set(os.listdir(m)) == left, os.listdir(m)
+                    assert not os.path.lexists(f"{m}/.ckptfs-removed")
+            p.store = store
         run("send", "--to", "exit 3", f"{p.store}/src", status=1)
         if has_fuse():
             p.store, store = other, p.store
