@@ -159,6 +159,23 @@ def tree_of_mount(p):
         return tree(f"{m}/run")
 
 
+def test_a_run_is_no_source():
+    """A store is mounted whole; who names a part is told what to do."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    with Place() as p:
+        run("import", p.store, p.run)
+        for inside in ("run", f"run/{STEP}", "nothing", "packs"):
+            run("mount", f"{p.store}/{inside}", p.mnt, status=1)
+            assert f"ckptfs mount {p.store} {p.mnt}, and it is " \
+                f"{p.mnt}/{inside}\n" in run.stderr, run.stderr
+            assert not os.path.ismount(p.mnt)
+        for same in (p.store, f"{p.store}/", f"{p.store}/."):
+            run("mount", same, p.mnt)
+            assert os.path.isdir(f"{p.mnt}/run/{STEP}")
+            run("umount", p.mnt)
+
+
 def test_mounted_read_only():
     """-o ro: verbs do not change what the mount must not, nor does time."""
     if not has_fuse():
