@@ -224,24 +224,11 @@ static int do_item(struct job *job, const struct cfs_export_item *item,
 	return 0;
 }
 
-static bool same_parent(const char *a, const char *b)
-{
-	const char *x = strrchr(a, '/'), *y = strrchr(b, '/');
-	size_t n = x ? (size_t)(x - a) : 0;
-
-	return n == (y ? (size_t)(y - b) : 0) && !strncmp(a, b, n);
-}
-
 /* The first @n names reach the disk. */
-static int sync_names(struct job *job, size_t n, struct cfs_error *err)
+static int sync_names(const struct job *job, size_t n, struct cfs_error *err)
 {
-	const struct cfs_export_item *items = job->plan.items;
-	size_t i;
-	int r = 0;
+	int r = cfs_export_copy_sync_dirs(job->dir, job->plan.items, n);
 
-	for (i = 0; r == 0 && i < n; i++)
-		if (!i || !same_parent(items[i].path, items[i - 1].path))
-			r = cfs_export_copy_sync_dir(job->dir, &items[i]);
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", job->dir_path) : 0;
 }
 
