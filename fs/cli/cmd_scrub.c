@@ -23,7 +23,8 @@ static int print_text(const struct cfs_store_verb *call, const cJSON *result)
 static bool found(const cJSON *result)
 {
 	return cfs_store_verb_u64(result, "damaged") ||
-	       cfs_store_verb_u64(result, "missing");
+	       cfs_store_verb_u64(result, "missing") ||
+	       cfs_store_verb_u64(result, "lost");
 }
 
 static int run(int argc, char **argv)

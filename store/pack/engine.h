@@ -53,8 +53,7 @@ struct cfs_engine_ops {
 	int (*list)(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg);
 	/* 0 or -ENOENT; reads under way still end well. */
 	int (*remove)(struct cfs_engine *engine, struct cfs_pack_id id);
-	/* Refs are for leases, when several nodes share a store; nothing but
-	 * tests calls these two until then. */
+	/* Refs are for few and small things that are no part of the log. */
 	/* A ref's value, at most 4096 bytes; -ENOENT. */
 	int (*ref_get)(struct cfs_engine *engine, const char *name,
 		       struct cfs_buf *out);

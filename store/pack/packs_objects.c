@@ -224,6 +224,8 @@ static uint64_t limit_of(const struct all *all, uint32_t number)
 {
 	const struct cfs_packs *packs = all->packs;
 
+	if (packs->options.salvage)
+		return UINT64_MAX;
 	if (number > all->end.pack)
 		return 0;
 	for (size_t i = 0; i < packs->n_chain; i++)
