@@ -94,6 +94,8 @@ struct cfs_pin { /* content that somebody holds; zeros at first */
 	struct cfs_pieces *pieces;
 };
 
+#define CFS_NS_TOLD 64u
+
 struct cfs_ns {
 	struct cfs_store *store;
 	struct cfs_levels *levels;
@@ -123,6 +125,7 @@ struct cfs_ns {
 	 * set inside, read when nobody is. */
 	atomic_bool pointed;
 	atomic_bool crowded; /* somebody commits because of them; relaxed */
+	_Atomic uint64_t told[CFS_NS_TOLD]; /* inodes, of damage; relaxed */
 };
 
 struct cfs_ns_file {
@@ -205,6 +208,12 @@ void cfs_dir_changed(struct cfs_ino *dir, int links);
 void cfs_ino_unlink(const struct cfs_ino *ino, struct cfs_batch *batch);
 /* Inside: the batch was applied. */
 void cfs_ino_unlinked(struct cfs_ino *ino);
+
+/* ---- damage.c ---- */
+
+/* A read failed with @r: where that is damage, the file is named in the log.
+ * No lock is held. */
+void cfs_ns_tell_damage(struct cfs_ns *ns, uint64_t ino, int r);
 
 /* ---- ns.c ---- */
 

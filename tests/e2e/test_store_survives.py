@@ -224,6 +224,7 @@ def test_damaged_chunk():
         number = os.path.basename(pack).split(".")[0]
         assert "chunk" in said and f"pack {number}" in said and \
             "is damaged" in said, said
+        assert "file bad cannot be read" in said, said
         assert read(f"{mnt}/good") == other
         create(f"{mnt}/again", data)
         s.umount()
