@@ -94,6 +94,14 @@ struct cfs_pin { /* content that somebody holds; zeros at first */
 	struct cfs_pieces *pieces;
 };
 
+#define CFS_ABSENT 64u
+
+struct cfs_absent { /* a name that is not in @dir; 0: none */
+	uint64_t dir;
+	size_t len;
+	char name[CFS_NAME_MAX];
+};
+
 #define CFS_NS_TOLD 64u
 
 struct cfs_ns {
@@ -103,6 +111,10 @@ struct cfs_ns {
 	uint64_t dev; /* of versions: from the store's uuid */
 
 	pthread_rwlock_t names; /* exclusive: names change */
+
+	/* Written by who has names exclusively, or shared with the lock. */
+	pthread_mutex_t absent_lock;
+	struct cfs_absent absent[CFS_ABSENT];
 
 	pthread_mutex_t table_lock;
 	pthread_cond_t loaded;
@@ -208,6 +220,14 @@ void cfs_dir_changed(struct cfs_ino *dir, int links);
 void cfs_ino_unlink(const struct cfs_ino *ino, struct cfs_batch *batch);
 /* Inside: the batch was applied. */
 void cfs_ino_unlinked(struct cfs_ino *ino);
+
+/* ---- absent.c ---- */
+
+/* names shared: it was looked for. */
+void cfs_absent_put(struct cfs_ns *ns, uint64_t dir, const char *name);
+/* names exclusive: true if it is surely not there; it will be. */
+bool cfs_absent_has(struct cfs_ns *ns, uint64_t dir, const char *name);
+void cfs_absent_drop(struct cfs_ns *ns, uint64_t dir, const char *name);
 
 /* ---- damage.c ---- */
 
