@@ -56,7 +56,7 @@ static int opens(const char *store_path, const struct cfs_verb_reply *reply,
 
 	if (r == 0)
 		return 1;
-	if (r != -EBADMSG)
+	if (r != -EBADMSG && r != -EIO)
 		return cfs_fail(err, r, "%s", why.text);
 	cfs_verb_line(reply, "%s", why.text);
 	return 0;

@@ -95,7 +95,7 @@ static void tell_older(struct cfs_store *s, uint64_t had,
 static int refuse(const struct cfs_store *s, int r, const char *why,
 		  struct cfs_error *err)
 {
-	if (r == -EBADMSG && !s->salvage)
+	if ((r == -EBADMSG || r == -EIO) && !s->salvage)
 		return cfs_fail(
 			err, r,
 			"store %s: %s (`ckptfs fsck --salvage %s` tells "
@@ -137,6 +137,7 @@ static int open_rest(struct cfs_store *s, struct cfs_error *err)
 {
 	struct cfs_packs_options po = {.pack_bytes = s->options.pack_bytes,
 				       .salvage = s->options.salvage};
+	struct cfs_error own = {""};
 	struct cfs_recovered found;
 	int r;
 
@@ -146,9 +147,10 @@ static int open_rest(struct cfs_store *s, struct cfs_error *err)
 		po.reserve_bytes = 2 * po.pack_bytes;
 	}
 	memcpy(po.uuid, s->config.uuid, sizeof(po.uuid));
-	r = cfs_packs_open(s->engine, &po, &s->packs, err);
+	r = cfs_packs_open(s->engine, &po, &s->packs, &own);
 	if (r < 0)
-		return r;
+		return r == -EIO ? refuse(s, r, own.text, err)
+				 : cfs_fail(err, r, "%s", own.text);
 	cfs_packs_on_moved(s->packs, cfs_append_moved, s);
 	s->cache = cfs_framecache_new(s->options.cache_bytes);
 	if (!s->cache)

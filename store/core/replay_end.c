@@ -38,7 +38,7 @@ static int tip_intact(struct replay *rp)
 		r = cfs_packs_verify(rp->store->packs,
 				     &rp->tip_objects.items[i].record,
 				     rp->tip_objects.items[i].place);
-		if (r == -EBADMSG) {
+		if (r == -EBADMSG || (r == -EIO && rp->store->salvage)) {
 			cfs_log(CFS_LOG_WARN,
 				"pack %08x: what came after group %llu never "
 				"reached the disk; it is cut off",

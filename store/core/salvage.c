@@ -65,7 +65,7 @@ static int take_index(struct cfs_store *s, struct cfs_index *before,
 		      struct cfs_recovered *found)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
-	struct cfs_applied a;
+	struct cfs_applied a = {0};
 	struct cfs_key key;
 	int r;
 

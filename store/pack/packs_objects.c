@@ -62,7 +62,7 @@ static int from_footer(struct objects *o)
 		r = cfs_record_decode(raw, sizeof(raw), o->packs->seed,
 				      &record);
 	if (r < 0)
-		return r == -EIO ? r : -ENOENT;
+		return r == -EIO && !o->packs->options.salvage ? r : -ENOENT;
 	if (record.type != CFS_RECORD_FOOTER ||
 	    (uint64_t)at + sizeof(raw) + record.payload_len != o->size)
 		return -ENOENT;
@@ -72,7 +72,7 @@ static int from_footer(struct objects *o)
 	r = cfs_packs_scan_read(o->packs, o->id.number, payload,
 				record.payload_len, at + sizeof(raw));
 	if (r < 0)
-		return r == -EBADMSG ? -ENOENT : r;
+		return r == -EBADMSG || o->packs->options.salvage ? -ENOENT : r;
 	if (cfs_hash64(payload, record.payload_len, 0) != record.payload_hash)
 		return -ENOENT;
 	r = cfs_layout_footer_parse(payload, record.payload_len, at, tell_entry,
@@ -245,11 +245,16 @@ static int all_one(void *arg, struct cfs_pack_id id, uint64_t size)
 			    .size = size,
 			    .fn = all->fn,
 			    .arg = all->arg};
+	int r;
 
 	if (id.lane != CFS_PACKS_LANE)
 		return 0;
 	o.limit = limit_of(all, id.number);
-	return o.limit ? objects_of(&o, all->err) : 0;
+	r = o.limit ? objects_of(&o, all->err) : 0;
+	if (r != -EIO || !all->packs->options.salvage)
+		return r;
+	cfs_log(CFS_LOG_WARN, "pack %08x cannot be read to its end", id.number);
+	return 0;
 }
 
 int cfs_packs_scan_objects(struct cfs_packs *packs, struct cfs_position end,

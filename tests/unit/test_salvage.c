@@ -314,6 +314,46 @@ START_TEST(power_cut_while_salvaging)
 }
 END_TEST
 
+/* A read that fails, whichever: a state that it had, or that is said. */
+START_TEST(reads_fail)
+{
+	struct history h = {0};
+	unsigned failed = 0, done = 0;
+	struct bed b;
+
+	bed_open(&b, NULL, NULL);
+	make_history(&b, &h, 905, false);
+	for (unsigned nth = 1; nth < 300; nth += BED_STEP) {
+		struct cfs_engine *e = bed_disk(&b);
+		struct cfs_error err = {""};
+		struct cfs_salvaged found;
+		struct bed after, again;
+		int r;
+
+		flip(e, cfs_packs_end(b.store->packs).pack, 40, 2);
+		cfs_engine_mem_fail(e, CFS_ENGINE_READ, nth, -EIO);
+		r = salvage(&after, e, NULL, false, &found, &err);
+		if (r < 0) {
+			ck_assert_msg(r == -EIO || r == -EBADMSG, "%u: %d %s",
+				      nth, r, err.text);
+			failed++;
+			continue;
+		}
+		cfs_engine_mem_fail(e, CFS_ENGINE_READ, 0, 0);
+		done++;
+		(void)age(&after, &h, "a read failed");
+		ck_assert(told(&after) == (found.known > found.group));
+		bed_open(&again, bed_disk(&after), NULL);
+		(void)age(&again, &h, "a read had failed");
+		ck_assert_int_eq(cfs_store_close(again.store), 0);
+		ck_assert_int_eq(cfs_store_close(after.store), 0);
+	}
+	ck_assert_uint_gt(done, failed);
+	history_fini(&h);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 /* Salvaged, used, damaged once more. */
 START_TEST(twice)
 {
@@ -351,6 +391,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, a_pack_is_gone, 0, 2);
 	tcase_add_loop_test(t, newest_pack_gone, 0, 2);
 	tcase_add_test(t, power_cut_while_salvaging);
+	tcase_add_test(t, reads_fail);
 	tcase_add_test(t, twice);
 	suite_add_tcase(s, t);
 	return s;
