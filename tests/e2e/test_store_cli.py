@@ -33,6 +33,16 @@ def test_usage_errors():
                  ["send"], ["send", "--json", "x"], ["receive"]):
         assert run(*args, status=2) == ""
         assert "--help" in run.stderr
+    # what is wrong is said with its name
+    for args, words in ((["gc", "--turbo", "x"], "--turbo"),
+                        (["prune", "--keep-last"], "--keep-last"),
+                        (["prune", "--keep-every", "3x", "y"],
+                         "--keep-every '3x': a whole number"),
+                        (["init", "--sync", "9999", "x"],
+                         "--sync '9999': 1 to 3600"),
+                        (["export", "--all", "--tree", "x", "y"], "--tree")):
+        assert run(*args, status=2) == ""
+        assert words in run.stderr, run.stderr
 
 
 def test_init():
