@@ -10,7 +10,7 @@
 
 #include "store/util/log.h"
 
-#define WAIT_NS 200000000L
+#define WAIT_NS 900000000L
 
 struct note {
 	struct note *next;
