@@ -86,7 +86,7 @@ static int out_of(struct cfs_engine *engine, struct cfs_index *index,
 		  const struct history *h, const char *what)
 {
 	struct bed before = {.engine = engine}, b, again;
-	struct cfs_salvaged looked, found;
+	struct cfs_salvaged looked = {0}, found = {0};
 	struct cfs_error err = {""};
 	size_t events;
 	unsigned old;
@@ -275,7 +275,7 @@ END_TEST
 START_TEST(power_cut_while_salvaging)
 {
 	struct bed b, disk, during, after;
-	struct cfs_salvaged found;
+	struct cfs_salvaged found = {0};
 	struct cfs_error err = {""};
 	struct history h = {0};
 	struct cfs_engine *e;
@@ -326,7 +326,7 @@ START_TEST(reads_fail)
 	for (unsigned nth = 1; nth < 300; nth += BED_STEP) {
 		struct cfs_engine *e = bed_disk(&b);
 		struct cfs_error err = {""};
-		struct cfs_salvaged found;
+		struct cfs_salvaged found = {0};
 		struct bed after, again;
 		int r;
 
@@ -358,7 +358,7 @@ END_TEST
 START_TEST(twice)
 {
 	struct history h = {0}, more = {0};
-	struct cfs_salvaged found;
+	struct cfs_salvaged found = {0};
 	struct cfs_error err = {""};
 	struct bed b, once;
 	struct cfs_engine *e;
