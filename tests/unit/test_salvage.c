@@ -142,7 +142,7 @@ START_TEST(newest_head)
 	make_history(&b, &h, 300, false);
 	pack = cfs_packs_end(b.store->packs).pack;
 	ck_assert_uint_gt(pack, 2);
-	for (size_t off = 0; off < 116; off += BED_STEP) {
+	for (size_t off = 0; off < 116; off += TEST_STEP) {
 		struct cfs_engine *e = bed_disk(&b);
 		char what[40];
 		int r;
@@ -153,7 +153,7 @@ START_TEST(newest_head)
 		ck_assert_msg(r <= 0, "%s: %d", what, r);
 		refused += r == 0;
 	}
-	ck_assert_uint_ge(refused, 116 / BED_STEP);
+	ck_assert_uint_ge(refused, 116 / TEST_STEP);
 	history_fini(&h);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
 }
@@ -169,7 +169,7 @@ START_TEST(any_byte)
 
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 500 + (uint64_t)_i, false);
-	for (unsigned i = 0; i < 400 / BED_STEP; i++) {
+	for (unsigned i = 0; i < 400 / TEST_STEP; i++) {
 		struct cfs_position end = cfs_packs_end(b.store->packs);
 		struct cfs_engine *e = bed_disk(&b);
 		struct cfs_pack_id id = {0, 1};
@@ -194,7 +194,7 @@ START_TEST(any_byte)
 		refused += r >= 0;
 		older += r > 0;
 	}
-	ck_assert_uint_gt(refused, 10 / BED_STEP);
+	ck_assert_uint_gt(refused, 10 / TEST_STEP);
 	ck_assert_uint_lt(older, refused);
 	history_fini(&h);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
@@ -323,7 +323,7 @@ START_TEST(reads_fail)
 
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 905, false);
-	for (unsigned nth = 1; nth < 300; nth += BED_STEP) {
+	for (unsigned nth = 1; nth < 300; nth += TEST_STEP) {
 		struct cfs_engine *e = bed_disk(&b);
 		struct cfs_error err = {""};
 		struct cfs_salvaged found = {0};
