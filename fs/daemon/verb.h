@@ -38,7 +38,8 @@ CFS_MUST_CHECK int cfs_verb_sweep(const struct cfs_verb_context *context);
 
 /* ---- arguments and results ---- */
 
-/* NULL, false or @otherwise where it is not there or of another type. */
+/* NULL, false or @otherwise where it is not there or of another type.  Numbers
+ * end at 9e15, which JSON still holds exactly. */
 const char *cfs_verb_str(const cJSON *arguments, const char *name);
 bool cfs_verb_flag(const cJSON *arguments, const char *name);
 uint64_t cfs_verb_u64(const cJSON *arguments, const char *name,

@@ -85,9 +85,12 @@ static int decide(struct prune *p, const cJSON *arguments)
 	rules.settled = settled ? settled->name : NULL;
 	clock_gettime(CLOCK_REALTIME, &now);
 	rules.now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (newer && newer < INT64_MAX / 1000000000)
+	/* longer ago than can be counted: all are newer */
+	if (newer)
 		rules.newer_than_ns =
-			rules.now_ns - (int64_t)newer * 1000000000;
+			newer < INT64_MAX / 1000000000
+				? rules.now_ns - (int64_t)newer * 1000000000
+				: INT64_MIN;
 	p->reasons = calloc(p->steps.n + 1, sizeof(*p->reasons));
 	if (!p->reasons)
 		return -ENOMEM;
