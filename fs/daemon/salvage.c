@@ -47,12 +47,13 @@ static void put_state(const struct cfs_salvaged *s, bool done, cJSON *result)
 }
 
 /* 1: it opens as it is. */
-static int opens(const char *store_path, const struct cfs_verb_reply *reply,
-		 struct cfs_error *err)
+static int opens(const char *store_path, bool write,
+		 const struct cfs_verb_reply *reply, struct cfs_error *err)
 {
 	_cleanup_(cfs_opened_closep) struct cfs_opened opened = {0};
+	const struct cfs_store_options how = {.read_only = !write};
 	struct cfs_error why = {""};
-	int r = cfs_opened_open(store_path, NULL, &opened, &why);
+	int r = cfs_opened_open_as(store_path, &how, NULL, &opened, &why);
 
 	if (r == 0)
 		return 1;
@@ -71,13 +72,17 @@ int cfs_opened_salvage(const char *store_path, bool write,
 					      .read_only = !write};
 	struct cfs_verb_context context;
 	struct cfs_salvaged state;
-	int r = opens(store_path, reply, err);
+	int r = opens(store_path, write, reply, err);
 
 	if (r)
 		return r;
 	r = cfs_opened_open_as(store_path, &how, reply, &opened, err);
 	if (r < 0)
 		return r;
+	if (write && cfs_store_read_only(opened.store))
+		return cfs_fail(err, -EROFS,
+				"%s may only be read here: nothing was written",
+				store_path);
 	cfs_store_salvaged(opened.store, &state);
 	tell_state(&state, reply);
 	put_state(&state, write, result);

@@ -34,8 +34,9 @@ void cfs_loss_note(struct cfs_store *store, const struct cfs_recovered *found,
 	bool there = false;
 	struct tm tm;
 
-	if (store->options.read_only ||
-	    get(store, REF_LOST, &old, &there) < 0 || old.len > LOST_MAX)
+	/* who only looks notes it, too: the index says it no more after that */
+	if (store->untouched || get(store, REF_LOST, &old, &there) < 0 ||
+	    old.len > LOST_MAX)
 		return;
 	if (seconds && gmtime_r(&seconds, &tm))
 		(void)strftime(when, sizeof(when), " of %F %T UTC", &tm);

@@ -385,6 +385,9 @@ static void mem_close(struct cfs_engine *engine)
 		cfs_buf_free(&mem->events[i].data);
 	for (size_t i = 0; i < mem->n_before; i++)
 		cfs_buf_free(&mem->before[i].bytes);
+	for (size_t i = 0; i < mem->n_refs_before; i++)
+		cfs_buf_free(&mem->refs_before[i].value);
+	free(mem->refs_before);
 	free(mem->before);
 	free(mem->packs);
 	free(mem->refs);

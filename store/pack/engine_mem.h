@@ -39,6 +39,8 @@ struct cfs_engine_mem {
 	size_t n_packs;
 	struct cfs_engine_mem_pack *before; /* events begin after these */
 	size_t n_before;
+	struct cfs_engine_mem_ref *refs_before; /* as `before` */
+	size_t n_refs_before;
 	struct cfs_engine_mem_ref *refs;
 	size_t n_refs;
 	struct cfs_engine_mem_event *events;

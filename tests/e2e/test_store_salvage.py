@@ -147,6 +147,59 @@ def test_pack_missing():
                    for x in r["findings"]), r["findings"][:3]
 
 
+def test_only_read():
+    """Who may not write is told what can be had, never that it is done."""
+    if os.geteuid() != 0:
+        return print("    (needs root)")
+    with Place() as p:
+        run("import", p.store, p.run)
+        flip(packs_of(p.store)[-1], 30)
+        before = contents(p.store)
+        ro = f"{p.top}/ro"
+        os.mkdir(ro)
+        done = subprocess.run(f"mount --bind {p.store} {ro} && "
+                              f"mount -o remount,bind,ro {ro}", shell=True,
+                              check=False, capture_output=True, text=True)
+        try:
+            if done.returncode:
+                return print(f"    (cannot be made: {done.stderr.strip()})")
+            out = run("fsck", "--salvage", ro, status=1)
+            assert "can be had" in out and "nothing was changed" in out, out
+            out = run("fsck", "--salvage", "--yes", ro, status=1)
+            assert "opens again" not in out, out
+            assert f"{ro} may only be read here" in run.stderr, run.stderr
+            assert contents(p.store) == before
+        finally:
+            subprocess.run(["umount", ro], check=False, capture_output=True)
+        run("fsck", "--salvage", "--yes", p.store)
+        run("diff", f"{p.store}/run", p.run)
+
+
+def contents(top):
+    return {path: read(path) for path in
+            (os.path.join(d, f) for d, _, fs in os.walk(top) for f in fs)}
+
+
+def test_looking():
+    """What opens is not written to either by who only looks."""
+    with Place() as p:
+        run("import", p.store, p.run)
+        before = {name: contents(f"{p.store}/{name}")
+                  for name in ("packs", "refs")}
+        assert "nothing to salvage" in run("fsck", "--salvage", p.store)
+        if has_fuse():
+            with p.mounted() as m:
+                with open(f"{m}/more", "w", encoding="utf-8") as f:
+                    f.write("x" * 5000)
+                    f.flush()
+                    os.fsync(f.fileno())
+                kill_daemon(m)
+            before = {name: contents(f"{p.store}/{name}") for name in before}
+            assert "nothing to salvage" in run("fsck", "--salvage", p.store)
+        for name, was in before.items():
+            assert contents(f"{p.store}/{name}") == was, name
+
+
 def test_golden():
     """Any pack's head of the golden store: every file is there again."""
     golden = f"{ROOT}/tests/data/store_v1/store"
