@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -268,14 +269,36 @@ static int check_place(struct cfs_ns *ns, const char *path,
 	return r == -ENOENT ? 0 : cfs_fail_prefix(err, r, "%s", path);
 }
 
-/* The whole tree gets its name at once; no prune finds it without its pins. */
+/*
+ * The whole tree gets its name at once; no prune finds it without its pins.
+ * One at a time: of two for the same place, the one that comes too late must
+ * not take for its own, and back, the pins of the other.
+ */
+static int give_name(struct receive *v, const char *path, uint64_t dir,
+		     const char *name)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct cfs_ns *ns = v->tree.context->ns;
+	struct cfs_store *store = cfs_ns_store(ns);
+	int r;
+
+	pthread_mutex_lock(&lock);
+	r = cfs_transfer_pins_set(&v->pins, store, path, v->stream.reply);
+	if (!r)
+		r = cfs_ns_rename(ns, v->tree.top_dir, v->tree.top_name, dir,
+				  name, RENAME_NOREPLACE);
+	if (r < 0)
+		cfs_transfer_pins_unset(&v->pins, store, path);
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
 static int move_in(struct receive *v, const char *path)
 {
 	struct cfs_verb_context *context = v->tree.context;
 	const char *slash = strrchr(path, '/');
 	_cleanup_(cfs_freep) char *head =
 		strndup(path, slash ? (size_t)(slash - path) : 0);
-	struct cfs_store *store = cfs_ns_store(context->ns);
 	const char *name = slash ? slash + 1 : path;
 	uint64_t dir;
 	int r;
@@ -284,16 +307,9 @@ static int move_in(struct receive *v, const char *path)
 		return -ENOMEM;
 	r = cfs_nstree_mkdirs(context->ns, v->tree.cred, head, &dir);
 	if (!r)
-		r = cfs_transfer_pins_set(&v->pins, store, path,
-					  v->stream.reply);
-	if (!r)
-		r = cfs_ns_rename(context->ns, v->tree.top_dir,
-				  v->tree.top_name, dir, name,
-				  RENAME_NOREPLACE);
-	if (r < 0) {
-		cfs_transfer_pins_unset(&v->pins, store, path);
+		r = give_name(v, path, dir, name);
+	if (r < 0)
 		return cfs_fail_prefix(v->err, r, "%s", path);
-	}
 	v->tree.made = false; /* not ours to remove any more */
 	if (context->invalidate)
 		context->invalidate(context->invalidate_arg, dir, name);
