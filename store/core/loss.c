@@ -24,11 +24,36 @@ static int get(struct cfs_store *s, const char *name, struct cfs_buf *out,
 	return r == -ENOENT ? 0 : r;
 }
 
+static void end_set(struct cfs_store *store, uint64_t group)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf old = CFS_BUF_INIT;
+	_cleanup_(cfs_buf_free) struct cfs_buf now = CFS_BUF_INIT;
+	bool there = false;
+
+	if (group == store->end_group || get(store, REF_END, &old, &there) < 0)
+		return;
+	cfs_buf_printf(&now, "%llu\n", (unsigned long long)group);
+	/* only advice */
+	if (!now.failed &&
+	    store->engine->ops->ref_cas(store->engine, REF_END,
+					there ? &old : NULL, &now) == 0)
+		store->end_group = group;
+}
+
+/* The newest line, from before a power cut that came too early for more. */
+static bool ends_with(const struct cfs_buf *text, const struct cfs_buf *line)
+{
+	return text->len >= line->len && line->len &&
+	       !memcmp(text->data + text->len - line->len, line->data,
+		       line->len);
+}
+
 void cfs_loss_note(struct cfs_store *store, const struct cfs_recovered *found,
 		   uint64_t known)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf old = CFS_BUF_INIT;
 	_cleanup_(cfs_buf_free) struct cfs_buf now = CFS_BUF_INIT;
+	_cleanup_(cfs_buf_free) struct cfs_buf line = CFS_BUF_INIT;
 	time_t seconds = (time_t)(found->time_ns / 1000000000u);
 	char when[40] = "";
 	bool there = false;
@@ -40,17 +65,22 @@ void cfs_loss_note(struct cfs_store *store, const struct cfs_recovered *found,
 		return;
 	if (seconds && gmtime_r(&seconds, &tm))
 		(void)strftime(when, sizeof(when), " of %F %T UTC", &tm);
-	cfs_buf_put(&now, old.data, old.len);
-	cfs_buf_printf(&now,
+	cfs_buf_printf(&line,
 		       "the store went back to group %llu%s though it had been "
 		       "at group %llu: what was saved in between is lost\n",
 		       (unsigned long long)found->group, when,
 		       (unsigned long long)known);
+	cfs_buf_put(&now, old.data, old.len);
+	if (!ends_with(&old, &line))
+		cfs_buf_put(&now, line.data, line.len);
 	/* an error was logged, and nobody is helped by not opening */
-	if (!now.failed)
-		(void)(store->engine->ops->ref_cas(store->engine, REF_LOST,
-						   there ? &old : NULL,
-						   &now) < 0);
+	if (line.failed || now.failed ||
+	    store->engine->ops->ref_cas(store->engine, REF_LOST,
+					there ? &old : NULL, &now) < 0)
+		return;
+	/* so that it is not found once more; salvage goes on above all there
+	 * was */
+	end_set(store, store->salvage ? known : found->group);
 }
 
 uint64_t cfs_loss_tell(struct cfs_store *store,
@@ -104,17 +134,5 @@ uint64_t cfs_loss_end(struct cfs_store *store)
 
 void cfs_loss_end_set(struct cfs_store *store)
 {
-	_cleanup_(cfs_buf_free) struct cfs_buf old = CFS_BUF_INIT;
-	_cleanup_(cfs_buf_free) struct cfs_buf now = CFS_BUF_INIT;
-	uint64_t group = cfs_store_group(store);
-	bool there = false;
-
-	if (group == store->end_group || get(store, REF_END, &old, &there) < 0)
-		return;
-	cfs_buf_printf(&now, "%llu\n", (unsigned long long)group);
-	/* only advice */
-	if (!now.failed)
-		(void)(store->engine->ops->ref_cas(store->engine, REF_END,
-						   there ? &old : NULL,
-						   &now) < 0);
+	end_set(store, cfs_store_group(store));
 }

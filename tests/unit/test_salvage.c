@@ -289,6 +289,44 @@ START_TEST(newest_pack_gone)
 }
 END_TEST
 
+/* Acknowledged, used and killed: the same loss is not found once more. */
+START_TEST(told_once)
+{
+	struct history h = {0};
+	struct cfs_engine *disk;
+	struct bed b, after;
+	uint32_t pack;
+
+	bed_open(&b, NULL, NULL);
+	make_history(&b, &h, 906, false);
+	ck_assert_int_eq(cfs_packs_roll(b.store->packs), 0);
+	for (int i = 0; i < 5; i++) {
+		bed_set(&b, "key0", i % 2 ? "odd" : "even");
+		ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	}
+	pack = cfs_packs_end(b.store->packs).pack;
+	ck_assert_int_eq(cfs_group_commit(b.store, CFS_WISH_CLEAN), 0);
+	cfs_loss_end_set(b.store);
+	disk = bed_disk(&b);
+	ck_assert_int_eq(disk->ops->remove(disk, (struct cfs_pack_id){0, pack}),
+			 0);
+	bed_open(&after, disk, NULL);
+	ck_assert(told(&after));
+	for (int i = 0; i < 3; i++) {
+		bed_set(&after, "key0", i % 2 ? "one" : "other");
+		ck_assert_int_eq(cfs_store_commit(after.store), 0);
+		disk = bed_disk(&after); /* killed there */
+		ck_assert_int_eq(cfs_store_close(after.store), 0);
+		bed_open(&after, disk, NULL);
+		ck_assert_uint_eq(told(&after), i == 0);
+		ck_assert_int_eq(cfs_store_acknowledge(after.store), 0);
+	}
+	ck_assert_int_eq(cfs_store_close(after.store), 0);
+	history_fini(&h);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 /* Power fails while it salvages: it can be done again, or is done. */
 START_TEST(power_cut_while_salvaging)
 {
@@ -408,6 +446,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(t, any_byte, 0, 2);
 	tcase_add_loop_test(t, a_pack_is_gone, 0, 2);
 	tcase_add_loop_test(t, newest_pack_gone, 0, 3);
+	tcase_add_test(t, told_once);
 	tcase_add_test(t, power_cut_while_salvaging);
 	tcase_add_test(t, reads_fail);
 	tcase_add_test(t, twice);
