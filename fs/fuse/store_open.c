@@ -20,14 +20,6 @@ static void say_how(const struct cfs_mount *mount, struct fuse_file_info *fi)
 	fi->noflush = !writes(fi->flags);
 }
 
-/* A round trip less for a new file: what closing it says only markers need.
- * Where it can be mapped, too, flushing is what writes the pages. */
-static void skip_flush(const struct cfs_target *dir, struct fuse_file_info *fi)
-{
-	if (!dir->view && (fi->flags & O_ACCMODE) == O_WRONLY)
-		fi->noflush = cfs_ns_skip_flush(cfs_handle_of(fi)->file);
-}
-
 /* Takes @file over. */
 static int wrap(struct cfs_mount *mount, struct cfs_ns_file *file,
 		struct fuse_file_info *fi)
@@ -69,14 +61,12 @@ void cfs_store_op_create(fuse_req_t req, fuse_ino_t dir, const char *name,
 	struct fuse_entry_param entry;
 	struct cfs_ns_file *file = NULL;
 	struct stat st = {.st_ino = 0};
-	bool made;
 	int r;
 
 	r = cfs_target_dir(mount, dir, name, &t);
 	if (!r)
 		r = cfs_ns_create(mount->ns, &cred, t.ino, name, mode,
 				  fi->flags, &st, &file);
-	made = !r;
 	if (r == -EEXIST && !(fi->flags & O_EXCL))
 		r = open_existing(mount, t.ino, name, fi->flags, &st, &file);
 	if (!r) {
@@ -88,8 +78,6 @@ void cfs_store_op_create(fuse_req_t req, fuse_ino_t dir, const char *name,
 		cfs_reply_result(req, r);
 		return;
 	}
-	if (made)
-		skip_flush(&t, fi);
 	cfs_target_changed(mount, &t, name, false);
 	cfs_store_entry(&st, t.view != NULL, &entry);
 	if (fuse_reply_create(req, &entry, fi) == -ENOENT) { /* interrupted */

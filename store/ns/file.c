@@ -101,30 +101,6 @@ int cfs_ns_fsync(struct cfs_ns_file *file)
 	return cfs_store_commit(file->ino->ns->store);
 }
 
-static bool is_marker(struct cfs_ino *ino)
-{
-	bool marker;
-
-	(void)pthread_mutex_lock(&ino->lock);
-	marker = ino->marker && ino->nlink;
-	(void)pthread_mutex_unlock(&ino->lock);
-	return marker;
-}
-
-bool cfs_ns_skip_flush(struct cfs_ns_file *file)
-{
-	file->unflushed =
-		!is_marker(file->ino) &&
-		!atomic_load_explicit(&file->staged, memory_order_relaxed);
-	return file->unflushed;
-}
-
-int cfs_file_changed(struct cfs_ns_file *file)
-{
-	/* after the change: a name that comes later syncs it itself */
-	return file->unflushed && is_marker(file->ino) ? cfs_ns_fsync(file) : 0;
-}
-
 int cfs_ns_flush(struct cfs_ns_file *file)
 {
 	struct cfs_ino *ino = file->ino;

@@ -63,7 +63,5 @@ ssize_t cfs_ns_pwrite(struct cfs_ns_file *file, const void *buf, size_t len,
 	(void)pthread_mutex_unlock(&ino->io);
 	if (room)
 		cfs_store_unreserve(ino->ns->store, room);
-	if (r == 0)
-		r = cfs_file_changed(file);
 	return r < 0 ? r : (ssize_t)len;
 }

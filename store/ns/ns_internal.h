@@ -143,7 +143,7 @@ struct cfs_ns {
 struct cfs_ns_file {
 	struct cfs_ino *ino;
 	int flags;
-	bool unflushed;	    /* set before others know of it */
+
 	atomic_bool wrote;  /* since the last flush */
 	atomic_bool staged; /* it truncated; closing it ends the staging */
 	_Atomic uint64_t next, advised; /* relaxed: read-ahead is a guess */
@@ -261,12 +261,6 @@ struct cfs_make {
 /* Looked up; the reference is the caller's too. */
 CFS_MUST_CHECK int cfs_ns_make(struct cfs_ns *ns, const struct cfs_make *make,
 			       struct stat *st_out, struct cfs_ino **ino_out);
-
-/* ---- file.c ---- */
-
-/* Bytes were changed through @file: of a marker that nobody flushes they are
- * durable now.  Nothing held. */
-CFS_MUST_CHECK int cfs_file_changed(struct cfs_ns_file *file);
 
 /* ---- stream.c: io held ---- */
 

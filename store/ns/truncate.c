@@ -166,8 +166,7 @@ int cfs_ns_fallocate(struct cfs_ns_file *file, int mode, uint64_t off,
 	else if (r == 0)
 		r = extend(ino, len, keep ? 0 : end);
 	(void)pthread_mutex_unlock(&ino->io);
-	if (r < 0)
-		return r;
-	atomic_store_explicit(&file->wrote, true, memory_order_release);
-	return cfs_file_changed(file);
+	if (r == 0)
+		atomic_store_explicit(&file->wrote, true, memory_order_release);
+	return r;
 }
