@@ -46,10 +46,15 @@ static int take_marker(void *arg, const char *text)
 static int check_place(const char *path, struct cfs_error *err)
 {
 	_cleanup_(cfs_store_path_free) struct cfs_store_path found = {0};
+	_cleanup_(cfs_freep) char *real = NULL;
 	int r = cfs_store_path_find(path, &found, err);
 
-	if (r <= 0 || !found.inside[0])
+	if (r <= 0)
 		return r < 0 && r != -ENOENT ? r : 0;
+	/* the store's own directory is refused as what it is */
+	real = found.inside[0] ? NULL : realpath(path, NULL);
+	if (real && !strcmp(real, found.store))
+		return 0;
 	return cfs_fail(err, -EINVAL,
 			"lies in the store %s: choose a directory outside of "
 			"stores",

@@ -73,8 +73,13 @@ def test_init_in_a_store():
         run("fsck", f"{p.store}/../s4")
         if has_fuse():
             with p.mounted() as m:
-                run("init", f"{m}/sub", status=1)
-                assert "lies in the store" in run.stderr, run.stderr
+                # its root too, which is an empty directory
+                for place in (f"{m}/sub", m, f"{m}/.", f"{p.top}/link"):
+                    run("init", place, status=1)
+                    want = "is a store already" if "link" in place else \
+                        "lies in the store"
+                    assert want in run.stderr, run.stderr
+                    assert os.listdir(m) == []
 
 
 def test_without_its_description():
