@@ -183,6 +183,37 @@ def test_a_run_is_no_source():
             run("umount", p.mnt)
 
 
+def test_pointer_read_only():
+    """After a crash -o ro tells of a pointer that it may not set right."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    with Place() as p:
+        log = f"{p.top}/log"
+        with p.mounted() as m:
+            shutil.copytree(p.run, f"{m}/run")
+            shutil.copytree(f"{p.run}/{STEP}", f"{m}/run/global_step3")
+            part, = [n for n in os.listdir(f"{m}/run/{STEP}")
+                     if n.startswith("bf16_zero_pp_rank_0_")]
+            os.unlink(f"{m}/run/{STEP}/{part}")
+            sync(m)
+            kill_daemon(m)
+        for options in (f"ro,log={log}", f"log={log}"):
+            run("mount", "-o", options, p.store, p.mnt)
+            with open(f"{p.mnt}/run/latest", encoding="utf-8") as f:
+                names = f.read().strip()
+            run("umount", p.mnt)
+            with open(log, encoding="utf-8") as f:
+                said = f.read()
+            os.unlink(log)
+            if options[:2] == "ro":
+                assert names == STEP, names
+                assert f"names {STEP}, which is not whole" in said, said
+                assert "load global_step3" in said, said
+            else:
+                assert names == "global_step3", names
+                assert "it is set to global_step3" in said, said
+
+
 def test_mounted_read_only():
     """-o ro: verbs do not change what the mount must not, nor does time."""
     if not has_fuse():
