@@ -27,6 +27,7 @@ static int flush(struct cfs_index *to, struct cfs_batch *batch)
 	return r;
 }
 
+/* What is in groups: where objects are is told by the packs there are. */
 static int copy(struct cfs_index *from, struct cfs_index *to)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
@@ -38,7 +39,8 @@ static int copy(struct cfs_index *from, struct cfs_index *to)
 	if (r == 0)
 		r = from->ops->iter_new(from, all, all, &it);
 	while (r == 0 && (r = it->ops->next(it, &key, &val)) > 0) {
-		cfs_batch_put(&batch, key, val);
+		if (cfs_key_is_logged(key))
+			cfs_batch_put(&batch, key, val);
 		r = batch.count < KEYS_AT_ONCE ? 0 : flush(to, &batch);
 	}
 	return r < 0 ? r : flush(to, &batch);

@@ -140,11 +140,39 @@ def test_pack_missing():
         run("import", p.store, f"{p.top}/big", p.run)
         first = packs_of(p.store)[0]
         os.unlink(first)
+        r = run_json("fsck", p.store, status=1)
+        assert r["problems"] > 10 and r["files"] >= 1, r
+        assert "file big is affected" in r["findings"], r["findings"][-3:]
         r = run_json("scrub", p.store, status=1)
         assert r["missing"] > 10 and r["files"] >= 1, r
         assert "file big is affected" in r["findings"], r["findings"][-3:]
         assert any("pack 0000/00000001" in x and "the pack is missing" in x
                    for x in r["findings"]), r["findings"][:3]
+
+
+def test_pack_missing_and_salvage():
+    """What the index has leads to packs that are gone: that is told."""
+    with Place() as p:
+        run("import", p.store, p.run)
+        run("gc", p.store)
+        with open(f"{p.top}/added", "wb") as f:
+            f.write(os.urandom(3 << 20))
+        run("import", p.store, f"{p.top}/added")
+        with open(f"{p.top}/last", "w", encoding="utf-8") as f:
+            f.write("x")
+        run("import", p.store, f"{p.top}/last")
+        os.unlink(next(path for path in reversed(packs_of(p.store))
+                       if os.path.getsize(path) > 3 << 20))
+        flip(packs_of(p.store)[-1], 30)
+        for yes in ([], ["--yes"]):
+            r = run_json("fsck", "--salvage", *yes, p.store, status=1)
+            assert r["salvage"]["from_index"], r
+            assert "file added is affected" in r["findings"], r
+            assert "file last is affected" not in r["findings"], r
+        for verb in "fsck", "scrub":
+            found = run_json(verb, p.store, status=1)["findings"]
+            assert "file added is affected" in found, found
+        run("diff", f"{p.store}/run", p.run)
 
 
 def test_only_read():
