@@ -1,7 +1,7 @@
 /*
  * Whose bytes cannot be read: the store names chunk and pack, here is the path.
- * Finding it walks all names, so it is told once a file (and again when another
- * has taken its slot).
+ * Finding it walks all names, so it is told once a file, and of so many files
+ * only: a disk that fails does not keep its readers with walks.
  */
 #include "store/ns/ns_internal.h"
 
@@ -58,15 +58,34 @@ static int path_of(struct cfs_ns *ns, uint64_t ino, struct cfs_buf *out)
 	return out->failed ? -ENOMEM : 0;
 }
 
+#define FILES (CFS_NS_TOLD - 1) /* behind them: that there are more */
+#define MORE  UINT64_MAX	/* no inode's number */
+
+/* Is it @ino's turn?  Relaxed: a slot is all that is shared. */
+static bool is_first(struct cfs_ns *ns, uint64_t ino)
+{
+	for (size_t i = 0; i < FILES; i++) {
+		uint64_t is = 0;
+
+		if (atomic_compare_exchange_strong_explicit(
+			    &ns->told[i], &is, ino, memory_order_relaxed,
+			    memory_order_relaxed))
+			return true;
+		if (is == ino)
+			return false;
+	}
+	if (atomic_exchange_explicit(&ns->told[FILES], MORE,
+				     memory_order_relaxed) != MORE)
+		cfs_log(CFS_LOG_ERR,
+			"more files cannot be read: ckptfs scrub names them");
+	return false;
+}
+
 void cfs_ns_tell_damage(struct cfs_ns *ns, uint64_t ino, int r)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf path = CFS_BUF_INIT;
 
-	if (r != -EBADMSG && r != -EIO)
-		return;
-	/* relaxed: who reads it at the same time may tell it, too */
-	if (atomic_exchange_explicit(&ns->told[ino % CFS_NS_TOLD], ino,
-				     memory_order_relaxed) == ino)
+	if ((r != -EBADMSG && r != -EIO) || !is_first(ns, ino))
 		return;
 	if (path_of(ns, ino, &path) == 0)
 		cfs_log(CFS_LOG_ERR, "file %s cannot be read: %s",
