@@ -93,6 +93,9 @@ enum cfs_engine_call {
 /* The @nth (from 1) such call from now on fails with @r; 0: none. */
 void cfs_engine_mem_fail(struct cfs_engine *engine, enum cfs_engine_call call,
 			 unsigned nth, int r);
+/* A sector that cannot be read from now on: -EIO.  Up to 4. */
+void cfs_engine_mem_bad(struct cfs_engine *engine, struct cfs_pack_id id,
+			uint32_t off, uint32_t len);
 /* Rooms beyond this many bytes in all are -ENOSPC; 0: no limit. */
 void cfs_engine_mem_limit(struct cfs_engine *engine, uint64_t bytes);
 /*

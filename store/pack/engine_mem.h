@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "store/pack/engine.h"
+#include "store/pack/packs.h"
 #include "store/util/buf.h"
 
 enum cfs_engine_mem_kind {
@@ -50,6 +51,8 @@ struct cfs_engine_mem {
 		unsigned nth;
 		int r;
 	} fail[CFS_ENGINE_CALLS];
+	struct cfs_place bad[4]; /* reads of any of it fail */
+	size_t n_bad;
 };
 
 /* With the lock held, or nobody else there; abort() where memory ends: a twin

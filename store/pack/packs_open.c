@@ -113,9 +113,9 @@ static int chain_find(struct cfs_packs *packs, const struct seen *seen,
 		if (!number)
 			break;
 		r = cfs_packs_head_read(packs, number, &head, &first, err);
-		if (r == -ENOENT || r == -EBADMSG) {
+		if (r == -ENOENT || r == -EBADMSG || r == -EIO) {
 			packs->lacking = number;
-			packs->lacking_bad = r == -EBADMSG;
+			packs->lacking_bad = r != -ENOENT;
 			break;
 		}
 		if (r < 0)

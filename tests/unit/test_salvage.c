@@ -410,6 +410,80 @@ START_TEST(reads_fail)
 }
 END_TEST
 
+#define SECTOR	512u
+#define CHUNKS	6u
+#define A_CHUNK 30000u
+
+/* Which of the chunks cannot be read; nothing else is wrong with any. */
+static unsigned unread(struct bed *b, const struct cfs_digest *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < CHUNKS; i++) {
+		int r = bed_check_chunk(b, 40 + 2 * i, A_CHUNK, &d[i]);
+
+		ck_assert(r == 0 || r == -EIO || r == -ENOENT);
+		n += r < 0;
+	}
+	return n;
+}
+
+/* Sectors of a pack that cannot be read, its footer's among them: what lies
+ * behind them is there, and each opening without an index finds it again. */
+START_TEST(bad_sectors)
+{
+	struct cfs_digest d[CHUNKS];
+	struct cfs_position at;
+	struct bed b;
+	size_t size;
+
+	bed_open(&b, NULL, NULL);
+	for (unsigned i = 0; i < CHUNKS; i++)
+		bed_store_chunk(&b, 40 + 2 * i, A_CHUNK, &d[i]);
+	bed_set(&b, "key0", "kept");
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_packs_roll(b.store->packs), 0);
+	ck_assert_int_eq(cfs_gc_snapshot(b.store, &at), 0);
+	ck_assert_uint_gt(at.pack, 1);
+	ck_assert_ptr_nonnull(cfs_engine_mem_bytes(
+		b.engine, (struct cfs_pack_id){0, 1}, &size));
+	ck_assert_uint_gt(size, CHUNKS * A_CHUNK);
+	for (uint32_t off = 0; off < size; off += (uint32_t)size / 20) {
+		struct cfs_engine *e = bed_disk(&b);
+		struct cfs_salvaged found = {0};
+		struct cfs_error err = {""};
+		struct bed after;
+
+		for (int salvaged = 0; salvaged < 2; salvaged++) {
+			cfs_engine_mem_bad(e, (struct cfs_pack_id){0, 1}, off,
+					   SECTOR);
+			cfs_engine_mem_bad(e, (struct cfs_pack_id){0, 1},
+					   (uint32_t)size - SECTOR, SECTOR);
+			bed_open(&after, e, NULL);
+			ck_assert_str_eq(bed_get(&after, "key0"), "kept");
+			ck_assert_uint_le(unread(&after, d), 2);
+			e = bed_disk(&after);
+			ck_assert_int_eq(cfs_store_close(after.store), 0);
+			if (salvaged)
+				break;
+			flip(e, cfs_packs_end(b.store->packs).pack, 40, 2);
+			cfs_engine_mem_bad(e, (struct cfs_pack_id){0, 1}, off,
+					   SECTOR);
+			cfs_engine_mem_bad(e, (struct cfs_pack_id){0, 1},
+					   (uint32_t)size - SECTOR, SECTOR);
+			ck_assert_msg(salvage(&after, e, NULL, false, &found,
+					      &err) == 0,
+				      "at %u: %s", off, err.text);
+			ck_assert_uint_le(unread(&after, d), 2);
+			e = bed_disk(&after);
+			ck_assert_int_eq(cfs_store_close(after.store), 0);
+		}
+		cfs_engine_close(e);
+	}
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 /* Salvaged, used, damaged once more. */
 START_TEST(twice)
 {
@@ -449,6 +523,7 @@ static Suite *suite(void)
 	tcase_add_test(t, told_once);
 	tcase_add_test(t, power_cut_while_salvaging);
 	tcase_add_test(t, reads_fail);
+	tcase_add_test(t, bad_sectors);
 	tcase_add_test(t, twice);
 	suite_add_tcase(s, t);
 	return s;
