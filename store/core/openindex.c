@@ -5,6 +5,7 @@
 #include "store/core/store_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <string.h>
@@ -153,19 +154,42 @@ uint64_t cfs_openindex_group(struct cfs_index *index)
 	return a.group;
 }
 
+static void exchange_back(const char *from, const char *to)
+{
+	(void)renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE);
+}
+
+/* Never neither of them, whenever the power fails: in salvage the index may
+ * have the only copy.  Where there was one, it is at @from then. */
+static int index_exchange(struct cfs_store *s, const char *from, const char *to)
+{
+	int r = 0;
+
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) < 0)
+		r = -errno;
+	/* not every filesystem can */
+	if (r == -EINVAL || r == -ENOSYS || r == -ENOTSUP || r == -ENOENT) {
+		r = index_delete(to);
+		if (r == 0 && rename(from, to) < 0)
+			r = -errno;
+	}
+	if (r == 0 && fsync(s->dirfd) < 0) {
+		r = -errno;
+		exchange_back(from, to);
+	}
+	return r;
+}
+
 /* The new one, which is whole, in the place of the one there was. */
 static int index_switch(struct cfs_store *s, const char *from,
-			const struct cfs_recovered *found,
-			struct cfs_error *err)
+			struct cfs_recovered *found, struct cfs_error *err)
 {
 	char path[4096];
 	int r = index_path(s, "index", path, sizeof(path));
 
 	cfs_index_close(cfs_steal(s->index));
 	if (r == 0)
-		r = index_delete(path);
-	if (r == 0 && rename(from, path) < 0)
-		r = -errno;
+		r = index_exchange(s, from, path);
 	if (r < 0)
 		return cfs_fail(err, r, "%s cannot be replaced: %s", path,
 				strerror(-r));
@@ -174,6 +198,17 @@ static int index_switch(struct cfs_store *s, const char *from,
 	if (r == 0 && !s->index_in_memory &&
 	    cfs_openindex_group(s->index) != found->group)
 		r = cfs_fail(err, -ENOSPC, "%s cannot be written", path);
+	if (r == 0 && s->index_in_memory)
+		r = s->salvage ? cfs_fail(err, -ENOSPC,
+					  "there is no room for %s", path)
+			       : fill(s, NULL, found, err);
+	if (r == 0) {
+		(void)index_delete(from);
+		return 0;
+	}
+	if (s->index)
+		cfs_index_close(cfs_steal(s->index));
+	exchange_back(from, path);
 	return r;
 }
 

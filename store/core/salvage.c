@@ -135,6 +135,9 @@ int cfs_salvage_begin(struct cfs_store *store,
 	};
 	if (store->options.read_only)
 		return 0;
+	/* first: once there is a snapshot, nothing shows it any more */
+	if (store->salvaged.known > found->group)
+		cfs_loss_note(store, found, store->salvaged.known);
 	/* above all numbers that records of before may have */
 	atomic_store_explicit(&store->group, store->salvaged.known,
 			      memory_order_relaxed);
@@ -151,8 +154,6 @@ int cfs_salvage_begin(struct cfs_store *store,
 				"%s",
 				store->path, strerror(-r));
 	}
-	if (store->salvaged.known > found->group)
-		cfs_loss_note(store, found, store->salvaged.known);
 	return 0;
 }
 

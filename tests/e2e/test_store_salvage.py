@@ -2,8 +2,10 @@
 
 See cli_place.py.
 """
+import errno
 import os
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -173,6 +175,43 @@ def test_pack_missing_and_salvage():
             found = run_json(verb, p.store, status=1)["findings"]
             assert "file added is affected" in found, found
         run("diff", f"{p.store}/run", p.run)
+
+
+def test_index_has_it_alone():
+    """Then no moment of salvage is without it: the new index takes the old
+    one's place at once, or as it must where that cannot be."""
+    lib = os.path.join(os.path.dirname(CKPTFS), "libfault_calls.so")
+    if not os.path.exists(lib):
+        return print("    (no libfault_calls.so)")
+    with Place() as p:
+        run("import", p.store, p.run)
+        shutil.copytree(p.run, f"{p.top}/second")
+        run("import", p.store, f"{p.top}/second")
+        for pack in packs_of(p.store):  # all that tells of names
+            for at in list(find(read(pack), b"CFSr\x04")):
+                flip(pack, at + 74)
+        flip(packs_of(p.store)[-1], 30)
+        for error in (0, errno.EIO, errno.EINVAL):
+            store = f"{p.top}/{error}"
+            shutil.copytree(p.store, store)
+            page = f"{p.top}/page"
+            with open(page, "wb") as f:  # as fault_calls.c has it
+                f.write(struct.pack("6I", 256, 1, 1, error, 0, 0))
+            done = subprocess.run(
+                [CKPTFS, "fsck", "--salvage", "--yes", store], check=False,
+                capture_output=True, text=True,
+                env={**os.environ, "LD_PRELOAD": lib, "CFS_FAULT_PAGE": page,
+                     "CFS_FAULT_DIR": store})
+            assert struct.unpack("6I", read(page))[5] == 1, done
+            assert done.returncode == {0: -9, errno.EIO: 1}.get(error, 0), done
+            if done.returncode:
+                refused(store)
+                r = run_json("fsck", "--salvage", "--yes", store)
+                assert r["salvage"]["from_index"], r
+            assert not os.path.exists(f"{store}/index.new")
+            run("fsck", "--rebuild-index", store)
+            for name in "run", "second":
+                run("diff", f"{store}/{name}", p.run)
 
 
 def test_only_read():
