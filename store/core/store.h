@@ -274,8 +274,8 @@ struct cfs_fsck_result {
 	uint64_t files; /* names whose content is affected */
 };
 /* The namespace in itself: names lead to inodes and back, counts agree, every
- * chunk and map referred to is there (not read: that is scrub).  Files are
- * named as scrub does. */
+ * chunk and map referred to is there (not read: that is scrub; only that its
+ * pack is there, as long as it must be).  Files are named as scrub does. */
 CFS_MUST_CHECK int cfs_store_fsck(struct cfs_store *store,
 				  const struct cfs_job_control *control,
 				  struct cfs_fsck_result *result_out,
