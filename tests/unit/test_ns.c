@@ -532,7 +532,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("names");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, names);
 	tcase_add_test(t, removed_directory);
 	tcase_add_test(t, renames);

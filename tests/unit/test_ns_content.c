@@ -284,7 +284,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("ns_content");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, pieces_splice);
 	tcase_add_test(t, pieces_shared);
 	tcase_add_test(t, copy_by_reference);

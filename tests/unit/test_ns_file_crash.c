@@ -347,7 +347,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("ns_file_crash");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, unlinked_while_open);
 	tcase_add_test(t, orphan_after_crash);
 	tcase_add_loop_test(t, staged_truncation, 0, 3);

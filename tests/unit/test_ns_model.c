@@ -502,7 +502,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("all");
 
 	tcase_add_test(t, random_operations);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -317,7 +317,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("all");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, end_comes_later);
 	tcase_add_test(t, durable_stays);
 	tcase_add_test(t, idle_end);
