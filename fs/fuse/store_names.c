@@ -194,9 +194,9 @@ static void tell_moved(struct cfs_mount *mount, const struct cfs_target *from,
 	/* What the kernel moves into a view keeps the number that it had.  It
 	 * hears of that when it is done with this request. */
 	if (to->view)
-		cfs_notify_entry(mount->notify, to->node, new_name);
+		cfs_notify_entry_later(mount->notify, to->node, new_name);
 	if (from->view) /* exchanged */
-		cfs_notify_entry(mount->notify, from->node, name);
+		cfs_notify_entry_later(mount->notify, from->node, name);
 }
 
 void cfs_store_op_rename(fuse_req_t req, fuse_ino_t dir, const char *name,
