@@ -46,7 +46,8 @@ int cfs_send_extent(void *arg, const struct cfs_extent *extent);
 CFS_MUST_CHECK int cfs_send_flush(struct cfs_send *send);
 /* Waits for the answer to the oldest batch and sends what it asks for. */
 CFS_MUST_CHECK int cfs_send_answer(struct cfs_send *send);
-/* The frame at hand is a refusal: its text, as the error. */
-CFS_MUST_CHECK int cfs_send_refused(struct cfs_send *send);
+/* The receiver's next frame, which must be of type @want: 0, or why not
+ * (-EPIPE: it is gone; its own refusal as the error). */
+CFS_MUST_CHECK int cfs_send_expect(struct cfs_send *send, int want);
 
 #endif

@@ -80,10 +80,26 @@ int cfs_send_put(struct cfs_send *s, enum cfs_transfer_type type,
 	return cfs_transfer_put(&s->stream, type, data, len);
 }
 
-int cfs_send_refused(struct cfs_send *s)
+/* The frame at hand is a refusal: its text, as the error. */
+static int refused(struct cfs_send *s)
 {
 	return cfs_fail(s->err, -EREMOTEIO, "the receiver: %.400s",
 			cfs_buf_str(&s->stream.frame));
+}
+
+int cfs_send_expect(struct cfs_send *s, int want)
+{
+	int r = cfs_transfer_get(&s->stream);
+
+	if (r == CFS_TRANSFER_REFUSED)
+		return refused(s);
+	if (r == -EPIPE)
+		return cfs_fail(s->err, r, "the receiver ended early");
+	if (r < 0)
+		return r;
+	return r == want ? 0
+			 : cfs_fail(s->err, -EBADMSG,
+				    "the receiver's answer is none");
 }
 
 int cfs_send_answer(struct cfs_send *s)
@@ -95,14 +111,10 @@ int cfs_send_answer(struct cfs_send *s)
 
 	r = cfs_transfer_flush(&s->stream);
 	if (!r || r == -EPIPE) /* why it went may be said */
-		r = cfs_transfer_get(&s->stream);
-	if (r == CFS_TRANSFER_REFUSED)
-		return cfs_send_refused(s);
-	if (r == -EPIPE)
-		return cfs_fail(s->err, r, "the receiver ended early");
+		r = cfs_send_expect(s, CFS_TRANSFER_LACKS);
 	if (r < 0)
 		return r;
-	if (r != CFS_TRANSFER_LACKS || s->stream.frame.len != (b->n + 7) / 8)
+	if (s->stream.frame.len != (b->n + 7) / 8)
 		return cfs_fail(s->err, -EBADMSG,
 				"the receiver's answer is none");
 	memcpy(bits, s->stream.frame.data, s->stream.frame.len);

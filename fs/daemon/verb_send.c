@@ -195,17 +195,7 @@ static int finish(struct cfs_send *s, const char *top)
 		r = cfs_transfer_flush(&s->stream);
 	if (r < 0 || !s->duplex)
 		return r;
-	r = cfs_transfer_get(&s->stream);
-	if (r == CFS_TRANSFER_REFUSED)
-		return cfs_send_refused(s);
-	if (r == -EPIPE)
-		return cfs_fail(s->err, r, "the receiver ended early");
-	if (r < 0)
-		return r;
-	return r == CFS_TRANSFER_DONE
-		       ? 0
-		       : cfs_fail(s->err, -EBADMSG,
-				  "the receiver's answer is none");
+	return cfs_send_expect(s, CFS_TRANSFER_DONE);
 }
 
 static int send_tree(struct cfs_send *s, uint64_t ino, const char *top)
