@@ -16,6 +16,7 @@
 #include "fs/cli/live.h"
 #include "fs/cli/progress.h"
 #include "fs/cli/say.h"
+#include "fs/cli/store_verb.h"
 #include "fs/cli/target.h"
 #include "fs/cli/text.h"
 #include "store/util/error.h"
@@ -45,8 +46,7 @@ static void job_close(struct job *job)
 
 static void skipped(const char *step, const char *why)
 {
-	cfs_say_warn(&cfs_verb_export, "%s left out, it is not whole: %s", step,
-		     why);
+	cfs_say_warn(&cfs_verb_export, "%s left out, %s", step, why);
 }
 
 /* 1: nothing in it, 0: something. */
@@ -224,28 +224,30 @@ static int do_item(struct job *job, const struct cfs_export_item *item,
 	return 0;
 }
 
+/* The first @n names reach the disk. */
+static int sync_names(const struct job *job, size_t n, struct cfs_error *err)
+{
+	int r = cfs_export_copy_sync_dirs(job->dir, job->plan.items, n);
+
+	return r < 0 ? cfs_fail_prefix(err, r, "%s", job->dir_path) : 0;
+}
+
 /* All of it; before the first pointer every name has reached the disk. */
 static int do_items(struct job *job, struct cfs_error *err)
 {
 	const struct cfs_export_plan *plan = &job->plan;
-	bool pointers = false;
-	size_t i, k;
+	size_t i;
 	int r = 0;
 
 	for (i = 0; r == 0 && i < plan->n_items; i++) {
-		if (plan->items[i].pointer && !pointers) {
-			pointers = true;
-			for (k = 0; r == 0 && k < i; k++)
-				if (!k || plan->items[k].step !=
-						  plan->items[k - 1].step)
-					r = cfs_export_copy_sync_dir(
-						job->dir, &plan->items[k]);
-			if (r < 0)
-				return cfs_fail_prefix(err, r, "%s",
-						       job->dir_path);
-		}
-		r = do_item(job, &plan->items[i], err);
+		if (plan->items[i].pointer && i && !plan->items[i - 1].pointer)
+			r = sync_names(job, i, err);
+		if (r == 0)
+			r = do_item(job, &plan->items[i], err);
 	}
+	/* without a pointer the note that it is complete comes next */
+	if (r == 0 && plan->n_items && !plan->items[plan->n_items - 1].pointer)
+		r = sync_names(job, plan->n_items, err);
 	return r;
 }
 
@@ -333,6 +335,14 @@ static int export(const char *path, const char *dir,
 	return r < 0 ? r : print_result(&job, path);
 }
 
+/* There is no cp(1) for what is in a store that is not mounted. */
+static bool is_in_store(const char *path)
+{
+	_cleanup_(cfs_store_path_free) struct cfs_store_path found = {0};
+
+	return cfs_store_path_find(path, &found, NULL) > 0;
+}
+
 static int run(int argc, char **argv)
 {
 	struct options o = {0};
@@ -340,6 +350,7 @@ static int run(int argc, char **argv)
 	const struct cfs_say_option options[] = {
 		{"step", NULL, cfs_say_take_text, &o.select.step, NULL},
 		{.name = "all", .flag = &o.select.all},
+		{.name = "tree", .flag = &o.select.tree},
 		{.name = "resume", .flag = &o.resume},
 		{.name = "quiet", .flag = &o.quiet},
 		{.name = "json", .flag = &o.json},
@@ -352,9 +363,10 @@ static int run(int argc, char **argv)
 	if (argc - optind != 2)
 		return cfs_say_usage(&cfs_verb_export,
 				     "name a view and a directory");
-	if (o.select.step && o.select.all)
+	if (!!o.select.step + o.select.all + o.select.tree > 1)
 		return cfs_say_usage(&cfs_verb_export,
-				     "either --step or --all");
+				     "one of --step, --all and --tree");
+	o.select.any = is_in_store(argv[optind]);
 	r = export(argv[optind], argv[optind + 1], &o, &err);
 	if (r < 0)
 		return cfs_say_fail(&cfs_verb_export, argv[optind], r, &err);
@@ -364,9 +376,8 @@ static int run(int argc, char **argv)
 const struct cfs_verb cfs_verb_export = {
 	.name = "export",
 	.summary = "write a view out as real files",
-	.help = "usage: ckptfs export [--step NAME | --all] [--resume] "
-		"[--quiet] [--json]\n"
-		"                     VIEW DIR\n"
+	.help = "usage: ckptfs export [--step NAME | --all | --tree] [--resume]\n"
+		"                     [--quiet] [--json] VIEW DIR\n"
 		"\n"
 		"Writes a view to DIR, for places where nothing can be "
 		"mounted. Of a run's view\n"
@@ -376,7 +387,8 @@ const struct cfs_verb cfs_verb_export = {
 		"(STEP/@dp32, or\n"
 		"RUN/@dp32/STEP): its files, straight into DIR. A run or step "
 		"without a view is\n"
-		"copied as it is.\n"
+		"copied as it is, and so is any other directory or file of a "
+		"store.\n"
 		"\n"
 		"A file gets its name when it is whole and on the disk; "
 		"pointers come last. DIR\n"
@@ -388,6 +400,7 @@ const struct cfs_verb cfs_verb_export = {
 		"\n"
 		"  --step NAME  of a run: this step; `latest` will name it\n"
 		"  --all        of a run: every whole step\n"
+		"  --tree       all that is in VIEW, whatever it is\n"
 		"  --resume     go on with the export that DIR holds\n"
 		"  --quiet      no progress, no summary\n"
 		"  --json       print the summary as JSON\n"

@@ -82,10 +82,11 @@ static int run(int argc, char **argv)
 	_cleanup_(cfs_json_freep) cJSON *arguments = cJSON_CreateObject();
 	struct cfs_store_verb call = {.verb = &cfs_verb_import,
 				      .name = "import"};
-	bool as_json = false, merge = false;
+	bool as_json = false, merge = false, compare = false;
 	cJSON *sources;
 	const struct cfs_say_option options[] = {
 		{.name = "merge", .flag = &merge},
+		{.name = "compare", .flag = &compare},
 		{.name = "quiet", .flag = &call.quiet},
 		{.name = "json", .flag = &as_json},
 		{0},
@@ -98,7 +99,8 @@ static int run(int argc, char **argv)
 		return cfs_say_usage(&cfs_verb_import,
 				     "name a store, and what to copy into it");
 	call.object = argv[optind];
-	cfs_json_bool(arguments, "merge", merge);
+	cfs_json_bool(arguments, "merge", merge || compare);
+	cfs_json_bool(arguments, "compare", compare);
 	sources = cfs_json_array(arguments, "sources");
 	for (i = optind + 1; i < argc; i++) {
 		r = add_source(argv[i], sources);
@@ -120,8 +122,8 @@ static int run(int argc, char **argv)
 const struct cfs_verb cfs_verb_import = {
 	.name = "import",
 	.summary = "copy directories and files into a store",
-	.help = "usage: ckptfs import [--merge] [--quiet] [--json] "
-		"STORE[/PATH] SOURCE…\n"
+	.help = "usage: ckptfs import [--merge] [--compare] [--quiet] [--json]\n"
+		"                     STORE[/PATH] SOURCE…\n"
 		"\n"
 		"Copies files, and directories with all that is in them, into "
 		"a store, mounted or\n"
@@ -134,11 +136,15 @@ const struct cfs_verb cfs_verb_import = {
 		"A file that changes while it is read fails the import. An "
 		"import that was cut\n"
 		"short goes on with --merge: files of the same size and time "
-		"are not read again.\n"
-		"Completion markers, such as latest, come last.\n"
+		"are not read again,\n"
+		"and what is otherwise than in SOURCE is made anew. "
+		"Completion markers, such as\n"
+		"latest, come last.\n"
 		"\n"
-		"  --merge     add to what is there; files that differ are "
-		"replaced\n"
+		"  --merge     add to what is there; what differs is replaced\n"
+		"  --compare   with it: compare the bytes of all files; those "
+		"that differ, or\n"
+		"              cannot be read in the store, are replaced\n"
 		"  --quiet     no progress, no summary\n"
 		"  --json      print the summary as JSON\n"
 		"  -h, --help  print this help\n"

@@ -41,6 +41,26 @@ static int take_marker(void *arg, const char *text)
 	return 0;
 }
 
+/* In a store's own directory it would be taken for a file of that, and in a
+ * mount it would keep packs in packs. */
+static int check_place(const char *path, struct cfs_error *err)
+{
+	_cleanup_(cfs_store_path_free) struct cfs_store_path found = {0};
+	_cleanup_(cfs_freep) char *real = NULL;
+	int r = cfs_store_path_find(path, &found, err);
+
+	if (r <= 0)
+		return r < 0 && r != -ENOENT ? r : 0;
+	/* the store's own directory is refused as what it is */
+	real = found.inside[0] ? NULL : realpath(path, NULL);
+	if (real && !strcmp(real, found.store))
+		return 0;
+	return cfs_fail(err, -EINVAL,
+			"lies in the store %s: choose a directory outside of "
+			"stores",
+			found.store);
+}
+
 static int run(int argc, char **argv)
 {
 	struct markers markers = {.n = 0};
@@ -61,6 +81,9 @@ static int run(int argc, char **argv)
 		return status;
 	if (argc - optind != 1)
 		return cfs_say_usage(&cfs_verb_init, "name one directory");
+	r = check_place(argv[optind], &err);
+	if (r < 0)
+		return cfs_say_fail(&cfs_verb_init, argv[optind], r, &err);
 	o.sync_seconds = (uint32_t)seconds;
 	o.markers = markers.n ? markers.list : NULL;
 	o.n_markers = markers.n;

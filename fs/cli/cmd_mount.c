@@ -15,6 +15,9 @@
 #include "fs/cli/mount_options.h"
 #include "fs/cli/mount_store.h"
 #include "fs/cli/mountinfo.h"
+#ifdef CFS_HAVE_STORE
+#include "fs/cli/store_verb.h"
+#endif
 #include "fs/fuse/fuse.h"
 #include "fs/view/view.h"
 #include "store/core/store.h"
@@ -38,7 +41,9 @@ static void fini_request(struct request *q)
 
 static int usage(void)
 {
-	fputs("usage: ckptfs mount [-f] [-o OPTIONS] SOURCE DIR\n", stderr);
+	fputs("usage: ckptfs mount [-f] [-o OPTIONS] SOURCE DIR (see ckptfs "
+	      "mount --help)\n",
+	      stderr);
 	return CFS_EXIT_USAGE;
 }
 
@@ -138,6 +143,25 @@ static int check_directory(const char *path, struct cfs_error *err)
 	return 0;
 }
 
+#ifdef CFS_HAVE_STORE
+/* A run of a store is no directory anywhere but in the store's mount. */
+static int check_whole_store(const struct request *q, struct cfs_error *err)
+{
+	_cleanup_(cfs_store_path_free) struct cfs_store_path path = {0};
+	int r = cfs_store_path_prefix(q->source_arg, &path);
+
+	if (r < 0) /* opening it says why */
+		return r == -ENOMEM ? r : 0;
+	if (!r || !path.inside[strspn(path.inside, "/.")])
+		return 0;
+	return cfs_fail(err, -EINVAL,
+			"%s lies in the store %s, which is mounted whole: "
+			"ckptfs mount %s %s, and it is %s/%s",
+			q->source_arg, path.store, path.store, q->dir_arg,
+			q->dir_arg, path.inside);
+}
+#endif
+
 static int resolve(struct request *q, struct cfs_error *err)
 {
 	int r;
@@ -149,6 +173,11 @@ static int resolve(struct request *q, struct cfs_error *err)
 	r = detach_dead(q->dir, err);
 	if (r < 0)
 		return r;
+#ifdef CFS_HAVE_STORE
+	r = check_whole_store(q, err);
+	if (r < 0)
+		return r;
+#endif
 	q->source = realpath(q->source_arg, NULL);
 	if (!q->source)
 		return cfs_fail(err, -errno, "%s: %s", q->source_arg,

@@ -23,7 +23,8 @@ static int print_text(const struct cfs_store_verb *call, const cJSON *result)
 static bool found(const cJSON *result)
 {
 	return cfs_store_verb_u64(result, "damaged") ||
-	       cfs_store_verb_u64(result, "missing");
+	       cfs_store_verb_u64(result, "missing") ||
+	       cfs_store_verb_u64(result, "lost");
 }
 
 static int run(int argc, char **argv)
@@ -51,15 +52,18 @@ const struct cfs_verb cfs_verb_scrub = {
 		"Reads every chunk and every map of a store and compares its "
 		"SHA-256 with its\n"
 		"name. What is damaged or missing is listed with its pack, and "
-		"then the files it is\n"
-		"part of, a hundred by name. Works while the store is "
-		"mounted.\n"
+		"then the files it\n"
+		"is part of, a hundred by name. That the store went back to an "
+		"older state is\n"
+		"told, too, until `ckptfs fsck --acknowledge`. Works while the "
+		"store is mounted.\n"
 		"\n"
 		"  --quiet     no progress, print findings only\n"
 		"  --json      print JSON\n"
 		"  -h, --help  print this help\n"
 		"\n"
-		"Exits 0, or 1 with findings or when it cannot be done, 2 for "
-		"bad usage.\n",
+		"Exits 0, or 1 when something is damaged, missing or lost, or "
+		"when it cannot be\n"
+		"done, 2 for bad usage.\n",
 	.run = run,
 };

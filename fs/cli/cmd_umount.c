@@ -98,7 +98,9 @@ static int run(int argc, char **argv)
 		lazy = true;
 	}
 	if (optind == argc) {
-		fputs("usage: ckptfs umount [--lazy] DIR …\n", stderr);
+		fputs("usage: ckptfs umount [--lazy] DIR … (see ckptfs umount "
+		      "--help)\n",
+		      stderr);
 		return CFS_EXIT_USAGE;
 	}
 	for (; optind < argc; optind++)

@@ -22,15 +22,16 @@
  */
 #define FUSE_MAGIC 0x65735546
 
-/* "a/b/file" -> "a/b/.file.ckptfs-part" */
+/* "a/b/file" -> "a/b/.file.ckptfs-part", where the name may be cut: one file
+ * is written at a time. */
 static char *temp_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	size_t dir = slash ? (size_t)(slash + 1 - path) : 0;
 	char *out = NULL;
 
-	if (asprintf(&out, "%.*s.%s.ckptfs-part", (int)dir, path, path + dir) <
-	    0)
+	if (asprintf(&out, "%.*s.%.200s.ckptfs-part", (int)dir, path,
+		     path + dir) < 0)
 		return NULL;
 	return out;
 }
@@ -244,7 +245,7 @@ int cfs_export_copy_done(int dir, const struct cfs_export_item *item)
 	return st.st_size == item->st.st_size ? 1 : -EEXIST;
 }
 
-int cfs_export_copy_sync_dir(int dir, const struct cfs_export_item *item)
+static int sync_dir(int dir, const struct cfs_export_item *item)
 {
 	_cleanup_(cfs_freep) char *path = strdup(item->path);
 	_cleanup_(cfs_closep) int fd = -1;
@@ -260,4 +261,24 @@ int cfs_export_copy_sync_dir(int dir, const struct cfs_export_item *item)
 	if (fd < 0 || fsync(fd) < 0)
 		return -errno;
 	return 0;
+}
+
+static bool same_parent(const char *a, const char *b)
+{
+	const char *x = strrchr(a, '/'), *y = strrchr(b, '/');
+	size_t n = x ? (size_t)(x - a) : 0;
+
+	return n == (y ? (size_t)(y - b) : 0) && !strncmp(a, b, n);
+}
+
+int cfs_export_copy_sync_dirs(int dir, const struct cfs_export_item *items,
+			      size_t n)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; r == 0 && i < n; i++)
+		if (!i || !same_parent(items[i].path, items[i - 1].path))
+			r = sync_dir(dir, &items[i]);
+	return r;
 }

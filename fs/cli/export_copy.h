@@ -3,6 +3,7 @@
 #define CFS_CLI_EXPORT_COPY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "store/util/base.h"
 
@@ -23,8 +24,9 @@ CFS_MUST_CHECK int cfs_export_copy(int dir, const struct cfs_export_item *item,
  * something else has its name. */
 CFS_MUST_CHECK int cfs_export_copy_done(int dir,
 					const struct cfs_export_item *item);
-/* Syncs the directory that holds the item. */
-CFS_MUST_CHECK int cfs_export_copy_sync_dir(int dir,
-					    const struct cfs_export_item *item);
+/* Syncs the directories that hold the first @n items. */
+CFS_MUST_CHECK int
+cfs_export_copy_sync_dirs(int dir, const struct cfs_export_item *items,
+			  size_t n);
 
 #endif

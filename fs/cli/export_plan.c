@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/cli/export_tree.h"
 #include "fs/cli/files.h"
 #include "fs/cli/target.h"
 #include "fs/format/format.h"
@@ -46,8 +47,8 @@ static int identify(struct cfs_target *t, struct cfs_vnode *node,
 	return 0;
 }
 
-static int add_entry(struct cfs_export_plan *plan, const char *prefix,
-		     size_t step, struct cfs_files_entry *e)
+int cfs_export_plan_add(struct cfs_export_plan *plan, const char *prefix,
+			size_t step, const struct cfs_files_entry *e)
 {
 	struct cfs_export_item *item = add_item(plan);
 
@@ -63,27 +64,35 @@ static int add_entry(struct cfs_export_plan *plan, const char *prefix,
 	return item->path ? 0 : -ENOMEM;
 }
 
+struct cfs_export_step *cfs_export_plan_begin(struct cfs_export_plan *plan,
+					      const char *name)
+{
+	struct cfs_export_step *steps;
+
+	steps = reallocarray(plan->steps, plan->n_steps + 1, sizeof(*steps));
+	if (!steps)
+		return NULL;
+	plan->steps = steps;
+	steps[plan->n_steps] = (struct cfs_export_step){.name = strdup(name)};
+	return steps[plan->n_steps].name ? &steps[plan->n_steps++] : NULL;
+}
+
 /* The files of one step, under @name ("" for the directory itself). */
 static int add_step(struct cfs_target *t, struct cfs_vnode *node,
 		    const char *name, struct cfs_export_plan *plan,
 		    struct cfs_error *err)
 {
 	_cleanup_(cfs_files_free) struct cfs_files files = {0};
-	struct cfs_export_step *steps, *step;
+	struct cfs_export_step *step = cfs_export_plan_begin(plan, name);
 	size_t i;
 	int r;
 
-	steps = reallocarray(plan->steps, plan->n_steps + 1, sizeof(*steps));
-	if (!steps)
-		return -ENOMEM;
-	plan->steps = steps;
-	step = &steps[plan->n_steps++];
-	*step = (struct cfs_export_step){.name = strdup(name)};
-	r = step->name ? identify(t, node, step, err) : -ENOMEM;
+	r = step ? identify(t, node, step, err) : -ENOMEM;
 	if (r == 0)
 		r = cfs_files_list(node, true, &files, err);
 	for (i = 0; r == 0 && i < files.n; i++)
-		r = add_entry(plan, name, plan->n_steps - 1, &files.entries[i]);
+		r = cfs_export_plan_add(plan, name, plan->n_steps - 1,
+					&files.entries[i]);
 	return r;
 }
 
@@ -114,8 +123,10 @@ static int add_whole(struct cfs_target *t, const char *name,
 	int r;
 
 	r = cfs_target_is_whole(t, t->node, name, &why);
-	if (r == 0)
+	if (r == 0) {
+		(void)cfs_fail_prefix(&why, -ENODATA, "it is not whole");
 		skipped(name, why.text);
+	}
 	if (r <= 0)
 		return r == -ENOENT ? 0 : r;
 	return add_named(t, name, plan, err);
@@ -152,7 +163,7 @@ static int add_scripts(struct cfs_target *t, struct cfs_export_plan *plan)
 		if (r == 0)
 			r = cfs_vnode_stat(e.node, &e.st, NULL);
 		if (r == 0 && S_ISREG(e.st.st_mode))
-			r = add_entry(plan, "", SIZE_MAX, &e);
+			r = cfs_export_plan_add(plan, "", SIZE_MAX, &e);
 		free(e.path);
 		cfs_vnode_unrefp(&e.node);
 		if (r < 0 && r != -ENOENT)
@@ -238,6 +249,35 @@ static int by_order(const void *a, const void *b)
 	return strverscmp(x->path, y->path);
 }
 
+/* A run, a step, or something else. */
+static int make(struct cfs_target *t, const struct cfs_export_select *select,
+		void (*skipped)(const char *step, const char *why),
+		struct cfs_export_plan *plan, struct cfs_error *err)
+{
+	int r;
+
+	if (select->tree)
+		return cfs_export_plan_tree(t, skipped, plan, err);
+	r = cfs_target_is_run(t->node);
+	if (r > 0)
+		return plan_run(t, select, skipped, plan, err);
+	if (r == 0)
+		r = cfs_vnode_is_step(t->node);
+	if (r < 0)
+		return r;
+	if (select->step || select->all)
+		return cfs_fail(err, -EINVAL,
+				r ? "is one step: --step and --all are for runs"
+				  : "no run: --step and --all are for runs");
+	if (r)
+		return add_step(t, t->node, "", plan, err);
+	if (select->any)
+		return cfs_export_plan_tree(t, skipped, plan, err);
+	return cfs_fail(err, -EINVAL,
+			"not a run, a step or a view of one (--tree copies "
+			"anything)");
+}
+
 int cfs_export_plan_make(struct cfs_target *target,
 			 const struct cfs_export_select *select,
 			 void (*skipped)(const char *step, const char *why),
@@ -246,21 +286,7 @@ int cfs_export_plan_make(struct cfs_target *target,
 	struct cfs_export_plan plan = {.view = cfs_target_path(target)};
 	int r;
 
-	r = plan.view ? cfs_target_is_run(target->node) : -ENOMEM;
-	if (r > 0) {
-		r = plan_run(target, select, skipped, &plan, err);
-	} else if (r == 0) {
-		r = cfs_vnode_is_step(target->node);
-		if (r == 0)
-			r = cfs_fail(err, -EINVAL,
-				     "not a run, a step or a view of one");
-		else if (r > 0 && (select->step || select->all))
-			r = cfs_fail(err, -EINVAL,
-				     "is one step: --step and --all are for "
-				     "runs");
-		else if (r > 0)
-			r = add_step(target, target->node, "", &plan, err);
-	}
+	r = plan.view ? make(target, select, skipped, &plan, err) : -ENOMEM;
 	if (r < 0) {
 		cfs_export_plan_free(&plan);
 		return r;

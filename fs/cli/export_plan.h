@@ -9,6 +9,7 @@
 #include "store/util/base.h"
 
 struct cfs_error;
+struct cfs_files_entry;
 struct cfs_target;
 struct cfs_vnode;
 
@@ -40,20 +41,28 @@ struct cfs_export_plan {
 struct cfs_export_select {
 	const char *step; /* of a run: this one; NULL: what `latest` names */
 	bool all;	  /* of a run: every whole step */
+	bool any;	  /* what is no run and no step as well */
+	bool tree;	  /* all there is, of whatever it is */
 };
 
 /*
  * Of a run (or a view of one): the chosen steps, `latest`, and DeepSpeed's
  * zero_to_*.py; of a step (or a view of one): what is in it.  Plans all of it,
  * so that a step that cannot be shown is refused before anything is written.
- * @skipped: told the name and reason of a step that is not whole; the target
- * outlives the plan.
+ * Of anything else, where that is wanted: export_tree.h.  @skipped: told the
+ * name and reason of what is left out; the target outlives the plan.
  */
 CFS_MUST_CHECK int
 cfs_export_plan_make(struct cfs_target *target,
 		     const struct cfs_export_select *select,
 		     void (*skipped)(const char *step, const char *why),
 		     struct cfs_export_plan *out, struct cfs_error *err);
+/* For who plans: another step (NULL: no memory), and a name in one. */
+struct cfs_export_step *cfs_export_plan_begin(struct cfs_export_plan *plan,
+					      const char *name);
+CFS_MUST_CHECK int cfs_export_plan_add(struct cfs_export_plan *plan,
+				       const char *prefix, size_t step,
+				       const struct cfs_files_entry *entry);
 void cfs_export_plan_free(struct cfs_export_plan *plan);
 
 #endif

@@ -84,8 +84,13 @@ static int add_entry(struct cfs_vnode *dir, const char *prefix,
 		return err && strstr(err->text, name)
 			       ? r
 			       : cfs_fail_prefix(err, r, "%s", e->path);
-	if (!S_ISDIR(e->st.st_mode) || depth <= 0)
+	if (!S_ISDIR(e->st.st_mode) || depth < 0)
 		return 0;
+	if (depth == 0)
+		return cfs_fail(err, -ELOOP,
+				"%s: directories in it lie too "
+				"deep",
+				e->path);
 	/* the array moves while it grows; node and path stay where they are */
 	return list_dir(e->node, e->path, depth - 1, out, err);
 }
@@ -114,7 +119,7 @@ int cfs_files_list(struct cfs_vnode *dir, bool deep, struct cfs_files *out,
 	struct cfs_files files = {0};
 	int r;
 
-	r = list_dir(dir, "", deep ? DEPTH_MAX : 0, &files, err);
+	r = list_dir(dir, "", deep ? DEPTH_MAX : -1, &files, err);
 	if (r < 0) {
 		cfs_files_free(&files);
 		return r;

@@ -117,7 +117,7 @@ static int open_rest(struct service *s, const struct cfs_mount_options *o,
 static int recover(struct service *s)
 {
 #ifdef CFS_HAVE_DAEMON
-	if (cfs_store_was_unclean(s->store) && !cfs_store_read_only(s->store))
+	if (cfs_store_was_unclean(s->store))
 		return cfs_daemon_recover_pointers(&s->context);
 #else
 	(void)s;

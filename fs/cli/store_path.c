@@ -31,6 +31,25 @@ static int absolute(const char *path, char **out)
 	return 0;
 }
 
+/* Does @path, below a directory, lead out of it again? */
+static bool leads_out(const char *path)
+{
+	int depth = 0;
+
+	while (*path) {
+		size_t n = strcspn(path, "/");
+
+		if (n == 2 && !strncmp(path, "..", 2))
+			depth--;
+		else if (n && !(n == 1 && *path == '.'))
+			depth++;
+		if (depth < 0)
+			return true;
+		path += n + (path[n] == '/');
+	}
+	return false;
+}
+
 /* The shortest prefix that is a store wins: what looks like one inside a store
  * is a file of it. */
 static int find_prefix(char *path, struct cfs_store_path *out)
@@ -48,7 +67,7 @@ static int find_prefix(char *path, struct cfs_store_path *out)
 			p++;
 		cut = *p;
 		*p = '\0';
-		is = cfs_store_probe(path);
+		is = leads_out(p + (cut == '/')) ? 0 : cfs_store_probe(path);
 		denied |= is == -EACCES;
 		if (is > 0)
 			out->store = realpath(path, NULL);

@@ -190,6 +190,9 @@ double cfs_store_verb_real(const cJSON *result, const char *name)
 {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(result, name);
 
+	/* of a verb that ran here, not at a daemon */
+	if (cJSON_IsRaw(item))
+		return strtod(item->valuestring, NULL);
 	return cJSON_IsNumber(item) ? item->valuedouble : 0;
 }
 

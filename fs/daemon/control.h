@@ -90,7 +90,8 @@ void cfs_control_stop(struct cfs_control *control); /* verbs are told to stop */
 /*
  * After an unclean stop (cfs_store_was_unclean): each run's `latest` that names
  * a step that is not whole is rewritten to the newest whole one before it, and
- * what a prune or receive left half done is removed.  Before serving.
+ * what a prune or receive left half done is removed.  Of a store that may only
+ * be read the log tells the former, and all stays.  Before serving.
  */
 CFS_MUST_CHECK int
 cfs_daemon_recover_pointers(struct cfs_verb_context *context);

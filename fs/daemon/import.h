@@ -28,6 +28,7 @@ struct cfs_import {
 	struct cfs_verb_context *context;
 	const struct cfs_verb_reply *reply;
 	bool merge;
+	bool compare;	/* by their bytes, too, what size and time call equal */
 	bool as_caller; /* the source is opened with the caller's rights */
 	bool owners;	/* keep owners: root asks */
 	uint64_t dest;	/* directory of the top items */
@@ -72,6 +73,12 @@ CFS_MUST_CHECK int cfs_import_attributes(const struct cfs_import *import,
 /* "user." attributes of @path. */
 CFS_MUST_CHECK int cfs_import_xattrs(const struct cfs_import *import,
 				     const char *path, uint64_t ino);
+/* Merging, with something else in the item's place: removes that, or says why
+ * not (-EEXIST). */
+CFS_MUST_CHECK int cfs_import_give_way(const struct cfs_import *import,
+				       const struct cfs_import_item *item,
+				       uint64_t dir, const struct stat *there,
+				       struct cfs_error *err);
 /* The directory in the store that the item belongs into. */
 uint64_t cfs_import_dir(const struct cfs_import *import, size_t item);
 

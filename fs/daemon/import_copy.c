@@ -21,21 +21,30 @@
 
 /* ---- all but regular files ---- */
 
+static int read_target(struct cfs_import *import, const char *path,
+		       char target[4096])
+{
+	ssize_t n;
+
+	cfs_import_enter(import);
+	n = readlink(path, target, 4095);
+	cfs_import_leave(import);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	return 0;
+}
+
 static int make_symlink(struct cfs_import *import, const char *path,
 			struct cfs_import_item *item, uint64_t dir,
 			const struct cfs_ns_cred *cred, struct stat *st)
 {
 	char target[4096];
-	ssize_t n;
+	int r = read_target(import, path, target);
 
-	cfs_import_enter(import);
-	n = readlink(path, target, sizeof(target) - 1);
-	cfs_import_leave(import);
-	if (n < 0)
-		return -errno;
-	target[n] = '\0';
-	return cfs_ns_symlink(import->context->ns, cred, dir, item->name,
-			      target, st);
+	return r < 0 ? r
+		     : cfs_ns_symlink(import->context->ns, cred, dir,
+				      item->name, target, st);
 }
 
 static int make_object(struct cfs_import *import, const char *path,
@@ -55,23 +64,41 @@ static int make_object(struct cfs_import *import, const char *path,
 			    item->st.st_rdev, st);
 }
 
-/* What merge finds in its place: a directory is gone into, what is no regular
- * file is taken for done if it is of the same kind. */
-static int take_existing(struct cfs_import *import,
+/* Is what is there what would be made?  A directory is gone into. */
+static int is_same(struct cfs_import *import, const char *path,
+		   const struct cfs_import_item *item, const struct stat *there)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf is = CFS_BUF_INIT;
+	char target[4096];
+	int r;
+
+	if ((there->st_mode & S_IFMT) != (item->st.st_mode & S_IFMT))
+		return 0;
+	if (!S_ISLNK(item->st.st_mode))
+		return there->st_rdev == item->st.st_rdev ||
+		       S_ISDIR(item->st.st_mode);
+	r = read_target(import, path, target);
+	if (!r)
+		r = cfs_ns_readlink(import->context->ns, there->st_ino, &is);
+	return r < 0 ? r : !strcmp(cfs_buf_str(&is), target);
+}
+
+/* What merge finds in its place: 1, it is that; 0, it is gone. */
+static int take_existing(struct cfs_import *import, const char *path,
 			 struct cfs_import_item *item, uint64_t dir,
-			 struct stat *st)
+			 struct stat *st, struct cfs_error *err)
 {
 	int r;
 
-	if (!import->merge)
-		return -EEXIST;
 	r = cfs_ns_lookup(import->context->ns, dir, item->name, st);
 	if (r < 0)
 		return r;
-	if ((st->st_mode & S_IFMT) == (item->st.st_mode & S_IFMT))
-		return 0;
-	cfs_ns_forget(import->context->ns, st->st_ino, 1);
-	return -EEXIST;
+	r = import->merge ? is_same(import, path, item, st) : 0;
+	if (!r)
+		r = cfs_import_give_way(import, item, dir, st, err);
+	if (r <= 0)
+		cfs_ns_forget(import->context->ns, st->st_ino, 1);
+	return r;
 }
 
 static int make_one(struct cfs_import *import, size_t i, struct cfs_error *err)
@@ -85,8 +112,11 @@ static int make_one(struct cfs_import *import, size_t i, struct cfs_error *err)
 	if (!path)
 		return -ENOMEM;
 	r = make_object(import, path, item, dir, &st);
-	if (r == -EEXIST)
-		r = take_existing(import, item, dir, &st);
+	if (r == -EEXIST) {
+		r = take_existing(import, path, item, dir, &st, err);
+		if (!r)
+			r = make_object(import, path, item, dir, &st);
+	}
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path);
 	item->ino = st.st_ino;

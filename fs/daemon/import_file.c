@@ -20,6 +20,21 @@ uint64_t cfs_import_dir(const struct cfs_import *import, size_t item)
 					 : import->items[parent].ino;
 }
 
+int cfs_import_give_way(const struct cfs_import *import,
+			const struct cfs_import_item *item, uint64_t dir,
+			const struct stat *there, struct cfs_error *err)
+{
+	if (!import->merge)
+		return cfs_fail(err, -EEXIST, "%s is there already",
+				item->name);
+	if (S_ISDIR(there->st_mode) || S_ISDIR(item->st.st_mode))
+		return cfs_fail(err, -EEXIST,
+				"in the store it is %s directory: remove or "
+				"rename that, then go on with --merge",
+				S_ISDIR(there->st_mode) ? "a" : "no");
+	return cfs_ns_unlink(import->context->ns, dir, item->name);
+}
+
 int cfs_import_attributes(const struct cfs_import *import,
 			  const struct cfs_import_item *item)
 {
@@ -39,7 +54,7 @@ int cfs_import_attributes(const struct cfs_import *import,
 static int copy_xattr(const struct cfs_import *import, const char *path,
 		      uint64_t ino, const char *name)
 {
-	char value[65536];
+	char value[65536], there[65536];
 	ssize_t n;
 
 	cfs_import_enter(import);
@@ -47,6 +62,10 @@ static int copy_xattr(const struct cfs_import *import, const char *path,
 	cfs_import_leave(import);
 	if (n < 0)
 		return errno == ENODATA ? 0 : -errno;
+	if (cfs_ns_getxattr(import->context->ns, ino, name, there,
+			    sizeof(there)) == n &&
+	    !memcmp(value, there, (size_t)n))
+		return 0;
 	return cfs_ns_setxattr(import->context->ns, ino, name, value, (size_t)n,
 			       0);
 }
@@ -179,27 +198,88 @@ static int copy_bytes(struct copy *c)
 
 /* ---- the name ---- */
 
-/* 1: the file is there with this size and these times. */
-static int is_there(const struct cfs_import *import, uint64_t dir,
-		    struct cfs_import_item *item, struct cfs_error *err)
+/* Are the bytes of the file there not these?  1, 0, or an error of this side:
+ * what the store cannot read is to be replaced. */
+static int differs(struct copy *c, struct cfs_ns_file *there)
 {
-	struct cfs_ns *ns = import->context->ns;
+	const size_t half = c->size / 2;
+	uint64_t off = 0;
+
+	for (;;) {
+		ssize_t n = pread(c->fd, c->buffer, half, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
+		if (atomic_load_explicit(c->stop, memory_order_relaxed))
+			return -ECANCELED;
+		if (cfs_ns_pread(there, c->buffer + half, (size_t)n, off) !=
+			    n ||
+		    memcmp(c->buffer, c->buffer + half, (size_t)n) != 0)
+			return 1;
+		off += (uint64_t)n;
+	}
+}
+
+/* 1: it is there, whole, as its size and times say. */
+static int is_same(struct copy *c, const struct stat *there)
+{
+	const struct stat *st = &c->item->st;
+	struct cfs_ns_file *file;
+	int r;
+
+	if (there->st_size != st->st_size ||
+	    there->st_mtim.tv_sec != st->st_mtim.tv_sec ||
+	    there->st_mtim.tv_nsec != st->st_mtim.tv_nsec)
+		return 0;
+	if (!c->import->compare)
+		return 1;
+	r = cfs_ns_open_file(c->import->context->ns, there->st_ino, O_RDONLY,
+			     &file);
+	if (r < 0)
+		return r;
+	r = differs(c, file);
+	cfs_ns_close_file(file);
+	return r < 0 ? r : !r;
+}
+
+/* What an earlier import may have left as it was made: modes, owners. */
+static int mend(struct copy *c, const struct stat *there)
+{
+	const struct cfs_verb_caller *caller = c->import->context->caller;
+	const struct stat *st = &c->item->st;
+	uid_t uid = c->import->owners ? st->st_uid : caller->uid;
+	gid_t gid = c->import->owners ? st->st_gid : caller->gid;
+	int r;
+
+	r = cfs_import_xattrs(c->import, c->path, there->st_ino);
+	if (r < 0 || (there->st_mode == st->st_mode && there->st_uid == uid &&
+		      there->st_gid == gid))
+		return r;
+	return cfs_import_attributes(c->import, c->item);
+}
+
+/* 1: it is there; 0: what was there is gone. */
+static int take_existing(struct copy *c, uint64_t dir, struct cfs_error *err)
+{
+	struct cfs_ns *ns = c->import->context->ns;
 	struct stat st;
 	int r;
 
-	r = cfs_ns_lookup(ns, dir, item->name, &st);
+	r = cfs_ns_lookup(ns, dir, c->item->name, &st);
 	if (r < 0)
 		return r;
 	cfs_ns_forget(ns, st.st_ino, 1);
-	if (!import->merge || !S_ISREG(st.st_mode))
-		return cfs_fail(err, -EEXIST, "%s is there already",
-				item->name);
-	item->ino = st.st_ino;
-	if (st.st_size == item->st.st_size &&
-	    st.st_mtim.tv_sec == item->st.st_mtim.tv_sec &&
-	    st.st_mtim.tv_nsec == item->st.st_mtim.tv_nsec)
-		return 1;
-	return cfs_ns_unlink(ns, dir, item->name);
+	c->item->ino = st.st_ino;
+	if (c->import->merge && S_ISREG(st.st_mode)) {
+		r = is_same(c, &st);
+		if (r < 0)
+			return r;
+		if (r)
+			return (r = mend(c, &st)) < 0 ? r : 1;
+	}
+	return cfs_import_give_way(c->import, c->item, dir, &st, err);
 }
 
 static int create(struct copy *c, uint64_t dir, struct cfs_error *err)
@@ -213,7 +293,7 @@ static int create(struct copy *c, uint64_t dir, struct cfs_error *err)
 	r = cfs_ns_create(ns, &cred, dir, c->item->name, 0600, O_WRONLY, &st,
 			  &c->file);
 	if (r == -EEXIST) {
-		r = is_there(c->import, dir, c->item, err);
+		r = take_existing(c, dir, err);
 		if (r)
 			return r;
 		r = cfs_ns_create(ns, &cred, dir, c->item->name, 0600, O_WRONLY,

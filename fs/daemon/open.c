@@ -47,16 +47,19 @@ static int recover(struct cfs_opened *o)
 	return cfs_daemon_recover_pointers(&context);
 }
 
-int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
-		    struct cfs_opened *out, struct cfs_error *err)
+int cfs_opened_open_as(const char *store_path,
+		       const struct cfs_store_options *how,
+		       const struct cfs_verb_reply *reply,
+		       struct cfs_opened *out, struct cfs_error *err)
 {
 	_cleanup_(cfs_opened_closep) struct cfs_opened o = {0};
 	struct cfs_verb_reply copy = {0};
-	struct cfs_store_options options = {.progress = replaying};
+	struct cfs_store_options options = *how;
 	int r;
 
 	if (reply)
 		copy = *reply;
+	options.progress = replaying;
 	options.progress_arg = &copy;
 	r = cfs_store_open(store_path, &options, &o.store, err);
 	if (!r)
@@ -70,6 +73,14 @@ int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
 	*out = o;
 	o = (struct cfs_opened){0};
 	return 0;
+}
+
+int cfs_opened_open(const char *store_path, const struct cfs_verb_reply *reply,
+		    struct cfs_opened *out, struct cfs_error *err)
+{
+	const struct cfs_store_options how = {0};
+
+	return cfs_opened_open_as(store_path, &how, reply, out, err);
 }
 
 int cfs_opened_close(struct cfs_opened *o)

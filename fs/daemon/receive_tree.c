@@ -11,6 +11,8 @@
 #include "fs/daemon/receive.h"
 #include "store/ns/ns.h"
 
+#define SWEPT_MAX 100
+
 static int odd(struct cfs_receive_tree *t, const char *what)
 {
 	(void)cfs_fail(t->err, -EBADMSG, "the stream is damaged: %s", what);
@@ -79,6 +81,9 @@ static int find_parent(struct cfs_receive_tree *t, const char *path,
 	if (!*path) {
 		if (t->made)
 			return odd(t, "two tops");
+		r = cfs_nstree_trash(t->context->ns, &t->top_dir, t->top_name);
+		if (r < 0)
+			return r;
 		*dir_out = t->top_dir;
 		*name_out = t->top_name;
 		return 0;
@@ -143,16 +148,19 @@ int cfs_receive_node(struct cfs_receive_tree *t, const void *data, size_t len)
 	const char *name;
 	struct stat st;
 	uint64_t dir;
-	int r;
+	int r, tries = 0;
 
 	if (t->open)
 		return odd(t, "a node in a node");
 	r = cfs_transfer_get_node(data, len, &t->node);
 	if (r < 0)
 		return odd(t, "a node");
-	r = find_parent(t, t->node.path, &dir, &name);
-	if (!r)
-		r = make_node(t, dir, name, &st);
+	do {
+		r = find_parent(t, t->node.path, &dir, &name);
+		if (!r)
+			r = make_node(t, dir, name, &st);
+		/* another verb's sweep may find the place empty just now */
+	} while (r == -ENOENT && !t->made && tries++ < SWEPT_MAX);
 	if (r == -EBADMSG)
 		return odd(t, "a node");
 	if (r)

@@ -2,7 +2,8 @@
  * Pointers after a crash.  A trainer writes `latest` when its own files are
  * written, maybe before the other ranks' are: what comes back may name a step
  * of which a part is missing.  Such a pointer is set to the newest whole step
- * before it, which is what a view of the run shows, too.
+ * before it, which is what a view of the run shows, too.  Where nothing may be
+ * written it stays, and the log tells what to load.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include "fs/daemon/steps.h"
 #include "fs/daemon/verb.h"
 #include "fs/view/view.h"
+#include "store/core/store.h"
 #include "store/map/source.h"
 #include "store/ns/ns.h"
 #include "store/util/log.h"
@@ -24,6 +26,7 @@
 struct recover {
 	struct cfs_verb_context *context;
 	struct cfs_source *source;
+	bool read_only;
 };
 
 /* In place, so that owner and mode stay; truncating is staged, so a crash now
@@ -76,6 +79,14 @@ static int settle_run(struct recover *c, const char *run, const char *file,
 				run, file, pointer, why.text);
 		return 0;
 	}
+	if (c->read_only) {
+		cfs_log(CFS_LOG_WARN,
+			"%s/%s names %s, which is not whole (%s) since the "
+			"last mount ended in a crash; it stays so while "
+			"nothing may be written: load %s",
+			run, file, pointer, why.text, item->name);
+		return 0;
+	}
 	cfs_log(CFS_LOG_WARN,
 		"%s/%s named %s, which is not whole (%s) since the last "
 		"mount ended in a crash: it is set to %s",
@@ -121,10 +132,11 @@ static int on_object(void *arg, const char *path, const struct stat *st)
 
 int cfs_daemon_recover_pointers(struct cfs_verb_context *context)
 {
-	struct recover c = {context, cfs_views_source(context->views)};
+	struct recover c = {context, cfs_views_source(context->views),
+			    cfs_store_read_only(cfs_ns_store(context->ns))};
 	int r;
 
-	r = cfs_nstree_sweep(context->ns);
+	r = c.read_only ? 0 : cfs_nstree_sweep(context->ns);
 	if (r < 0)
 		(void)cfs_log_err(r, "removing what was left half removed");
 	return cfs_nstree_walk(context->ns, 1, "", on_object, &c);

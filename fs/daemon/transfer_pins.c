@@ -20,7 +20,7 @@ void cfs_transfer_pins_free(struct cfs_transfer_pins *pins)
 	size_t i;
 
 	for (i = 0; i < pins->n; i++)
-		free(pins->list[i]);
+		free(pins->list[i].path);
 	free(pins->list);
 	*pins = (struct cfs_transfer_pins){0};
 }
@@ -29,8 +29,9 @@ static int keep(struct cfs_transfer_pins *pins, const char *path, size_t len)
 {
 	if (!CFS_GROW(pins->list, pins->n, pins->cap))
 		return -ENOMEM;
-	pins->list[pins->n] = strndup(path, len);
-	if (!pins->list[pins->n])
+	pins->list[pins->n] =
+		(struct cfs_transfer_pin){.path = strndup(path, len)};
+	if (!pins->list[pins->n].path)
 		return -ENOMEM;
 	pins->n++;
 	return 0;
@@ -81,7 +82,7 @@ int cfs_transfer_put_pins(struct cfs_transfer_stream *stream, struct cfs_ns *ns,
 
 	r = cfs_pins_each(cfs_ns_store(ns), keep_below, &b);
 	for (i = 0; !r && i < b.pins.n; i++)
-		r = put_pin(stream, ns, top, b.pins.list[i]);
+		r = put_pin(stream, ns, top, b.pins.list[i].path);
 	cfs_transfer_pins_free(&b.pins);
 	return r;
 }
@@ -102,12 +103,17 @@ int cfs_transfer_pins_take(struct cfs_transfer_pins *pins, const void *data,
 	return cfs_source_path_ok(path) ? keep(pins, path, len) : -EBADMSG;
 }
 
-static int set_one(struct cfs_store *store, const char *top, const char *below,
-		   bool pinned, const struct cfs_verb_reply *reply)
+static int set_one(struct cfs_store *store, const char *top,
+		   struct cfs_transfer_pin *pin,
+		   const struct cfs_verb_reply *reply)
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(top, below);
-	int r = path ? cfs_pins_set(store, path, pinned) : -ENOMEM;
+	_cleanup_(cfs_freep) char *path = cfs_path_join(top, pin->path);
+	int r = path ? cfs_pins_has(store, path) : -ENOMEM;
 
+	if (r)
+		return r < 0 ? r : 0;
+	r = cfs_pins_set(store, path, true);
+	pin->fresh = !r;
 	if (r != -ENAMETOOLONG)
 		return r;
 	if (reply)
@@ -115,7 +121,7 @@ static int set_one(struct cfs_store *store, const char *top, const char *below,
 	return 0;
 }
 
-int cfs_transfer_pins_set(const struct cfs_transfer_pins *pins,
+int cfs_transfer_pins_set(struct cfs_transfer_pins *pins,
 			  struct cfs_store *store, const char *top,
 			  const struct cfs_verb_reply *reply)
 {
@@ -123,8 +129,16 @@ int cfs_transfer_pins_set(const struct cfs_transfer_pins *pins,
 	int r = 0;
 
 	for (i = 0; !r && i < pins->n; i++)
-		r = set_one(store, top, pins->list[i], true, reply);
+		r = set_one(store, top, &pins->list[i], reply);
 	return r;
+}
+
+static int unset_one(struct cfs_store *store, const char *top,
+		     const struct cfs_transfer_pin *pin)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(top, pin->path);
+
+	return path ? cfs_pins_set(store, path, false) : -ENOMEM;
 }
 
 void cfs_transfer_pins_unset(const struct cfs_transfer_pins *pins,
@@ -133,6 +147,7 @@ void cfs_transfer_pins_unset(const struct cfs_transfer_pins *pins,
 	size_t i;
 
 	for (i = 0; i < pins->n; i++)
-		if (set_one(store, top, pins->list[i], false, NULL) < 0)
+		if (pins->list[i].fresh &&
+		    unset_one(store, top, &pins->list[i]) < 0)
 			cfs_log(CFS_LOG_WARN, "a pin below %s stays", top);
 }

@@ -33,9 +33,13 @@ CFS_MUST_CHECK int cfs_verb_run(struct cfs_verb_context *context,
 CFS_MUST_CHECK int cfs_verb_may_change(const struct cfs_verb_context *context,
 				       const char *name, struct cfs_error *err);
 
+/* cfs_nstree_sweep(), and the kernel forgets the directory's name. */
+CFS_MUST_CHECK int cfs_verb_sweep(const struct cfs_verb_context *context);
+
 /* ---- arguments and results ---- */
 
-/* NULL, false or @otherwise where it is not there or of another type. */
+/* NULL, false or @otherwise where it is not there or of another type.  Numbers
+ * end at 9e15, which JSON still holds exactly. */
 const char *cfs_verb_str(const cJSON *arguments, const char *name);
 bool cfs_verb_flag(const cJSON *arguments, const char *name);
 uint64_t cfs_verb_u64(const cJSON *arguments, const char *name,

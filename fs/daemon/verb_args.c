@@ -5,8 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/nstree.h"
 #include "fs/daemon/verb.h"
 #include "store/util/buf.h"
+
+#define NUMBER_MAX 9e15
+
+int cfs_verb_sweep(const struct cfs_verb_context *context)
+{
+	int r = cfs_nstree_sweep(context->ns);
+
+	if (context->invalidate)
+		context->invalidate(context->invalidate_arg, 1,
+				    CFS_NSTREE_TRASH);
+	return r;
+}
 
 const char *cfs_verb_str(const cJSON *arguments, const char *name)
 {
@@ -25,10 +38,9 @@ uint64_t cfs_verb_u64(const cJSON *arguments, const char *name,
 {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(arguments, name);
 
-	if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) ||
-	    item->valuedouble > 9e15)
+	if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0))
 		return otherwise;
-	return (uint64_t)item->valuedouble;
+	return (uint64_t)CFS_MIN(item->valuedouble, NUMBER_MAX);
 }
 
 int cfs_verb_path(const cJSON *arguments, const char *name, char **out,

@@ -15,7 +15,8 @@
 #include "store/index/keys.h"
 #include "store/ns/ns.h"
 
-#define SHARED UINT32_MAX
+#define SHARED	UINT32_MAX	 /* by entries */
+#define OUTSIDE (UINT32_MAX - 1) /* used elsewhere, too */
 
 struct entry {
 	char *name;
@@ -33,7 +34,7 @@ struct du {
 	uint32_t current; /* 1 + index in entries; 0: outside */
 	uint64_t skip;	  /* inode of what was counted already; 0: none */
 	struct cfs_chunkset chunks, links;
-	uint64_t files_seen;
+	uint64_t files_seen, inline_bytes;
 };
 
 static void du_fini(struct du *du)
@@ -72,14 +73,14 @@ static int count_chunk(void *arg, const struct cfs_extent *extent)
 	return 0;
 }
 
-static int mark_shared(void *arg, const struct cfs_extent *extent)
+static int mark_outside(void *arg, const struct cfs_extent *extent)
 {
 	struct du *du = arg;
 	struct cfs_chunkset_item *item =
 		cfs_chunkset_get(&du->chunks, &extent->digest);
 
 	if (item)
-		item->owner = SHARED;
+		item->owner = OUTSIDE;
 	return 0;
 }
 
@@ -115,6 +116,7 @@ static int count_file(void *arg, const char *path, const struct stat *st)
 	if (e->stored == stored && st->st_size <= CFS_INLINE_MAX) {
 		e->stored += (uint64_t)st->st_size; /* in its inode */
 		e->unique += (uint64_t)st->st_size;
+		du->inline_bytes += (uint64_t)st->st_size;
 	}
 	return 0;
 }
@@ -131,7 +133,7 @@ static int mark_file(void *arg, const char *path, const struct stat *st)
 		return -ECANCELED;
 	if (!S_ISREG(st->st_mode))
 		return 0;
-	r = cfs_ns_extents(du->ns, st->st_ino, mark_shared, du);
+	r = cfs_ns_extents(du->ns, st->st_ino, mark_outside, du);
 	return r == -ENOENT || r == -ESTALE ? 0 : r;
 }
 
@@ -155,25 +157,26 @@ static void settle_owners(struct du *du)
 	for (i = 0; du->chunks.slots && i <= du->chunks.mask; i++) {
 		const struct cfs_chunkset_item *item = &du->chunks.slots[i];
 
-		if (item->owner && item->owner != SHARED)
+		if (item->owner && item->owner < OUTSIDE)
 			du->entries[item->owner - 1].unique += item->stored;
 	}
 }
 
-/* Once each, whatever uses it. */
-static uint64_t stored_total(const struct du *du)
+/* Once each, whatever uses it; *alone_out: what all entries leave behind when
+ * they go. */
+static uint64_t stored_total(const struct du *du, uint64_t *alone_out)
 {
-	uint64_t chunks = 0, total = 0;
+	uint64_t total = du->inline_bytes, alone = du->inline_bytes;
 	size_t i;
 
-	for (i = 0; du->chunks.slots && i <= du->chunks.mask; i++)
-		total += du->chunks.slots[i].stored;
-	for (i = 0; i < du->n; i++)
-		chunks += du->entries[i].unique;
-	for (i = 0; du->chunks.slots && i <= du->chunks.mask; i++)
-		if (du->chunks.slots[i].owner != SHARED)
-			chunks -= du->chunks.slots[i].stored;
-	return total + chunks; /* what is left of unique lies in inodes */
+	for (i = 0; du->chunks.slots && i <= du->chunks.mask; i++) {
+		const struct cfs_chunkset_item *item = &du->chunks.slots[i];
+
+		total += item->stored;
+		alone += item->owner == OUTSIDE ? 0 : item->stored;
+	}
+	*alone_out = alone;
+	return total;
 }
 
 static void put_entry(cJSON *entries, const struct entry *e)
@@ -193,7 +196,7 @@ static void put_entry(cJSON *entries, const struct entry *e)
 static void put_result(const struct du *du, const char *path, cJSON *result)
 {
 	cJSON *entries, *total;
-	uint64_t files = 0, apparent = 0, unique = 0;
+	uint64_t files = 0, apparent = 0, stored, unique;
 	size_t i;
 
 	cfs_verb_put_str(result, "path", path);
@@ -202,12 +205,12 @@ static void put_result(const struct du *du, const char *path, cJSON *result)
 		put_entry(entries, &du->entries[i]);
 		files += du->entries[i].files;
 		apparent += du->entries[i].apparent;
-		unique += du->entries[i].unique;
 	}
+	stored = stored_total(du, &unique);
 	total = cJSON_AddObjectToObject(result, "total");
 	cfs_verb_put_u64(total, "files", files);
 	cfs_verb_put_u64(total, "apparent_bytes", apparent);
-	cfs_verb_put_u64(total, "stored_bytes", stored_total(du));
+	cfs_verb_put_u64(total, "stored_bytes", stored);
 	cfs_verb_put_u64(total, "unique_bytes", unique);
 }
 

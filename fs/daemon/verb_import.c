@@ -100,6 +100,7 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 		.context = context,
 		.reply = reply,
 		.merge = cfs_verb_flag(arguments, "merge"),
+		.compare = cfs_verb_flag(arguments, "compare"),
 		.owners = context->caller->uid == 0,
 		/* a daemon of root reads no more than who asks it may */
 		.as_caller = context->caller->remote && geteuid() == 0 &&

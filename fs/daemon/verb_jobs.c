@@ -100,6 +100,7 @@ static int scrub(struct cfs_verb_context *context, const cJSON *arguments,
 	cfs_verb_put_u64(result, "bytes", s.bytes);
 	cfs_verb_put_u64(result, "damaged", s.damaged);
 	cfs_verb_put_u64(result, "missing", s.missing);
+	cfs_verb_put_u64(result, "lost", s.lost);
 	cfs_verb_put_u64(result, "files", s.files);
 	return 0;
 }
@@ -111,10 +112,16 @@ static int fsck(struct cfs_verb_context *context, const cJSON *arguments,
 	struct cfs_verb_reply copy = copy_of(reply);
 	struct cfs_job_control control = control_of(&copy);
 	struct cfs_fsck_result f = {0};
-	int r;
+	int r = 0;
 
-	(void)arguments;
-	r = cfs_store_fsck(cfs_ns_store(context->ns), &control, &f, err);
+	if (cfs_verb_flag(arguments, "acknowledge")) {
+		r = cfs_verb_may_change(context, "--acknowledge", err);
+		if (r == 0)
+			r = cfs_store_acknowledge(cfs_ns_store(context->ns));
+	}
+	if (r == 0)
+		r = cfs_store_fsck(cfs_ns_store(context->ns), &control, &f,
+				   err);
 	if (r < 0)
 		return r;
 	cfs_verb_put_u64(result, "inodes", f.inodes);

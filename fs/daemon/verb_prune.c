@@ -85,9 +85,12 @@ static int decide(struct prune *p, const cJSON *arguments)
 	rules.settled = settled ? settled->name : NULL;
 	clock_gettime(CLOCK_REALTIME, &now);
 	rules.now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	if (newer && newer < INT64_MAX / 1000000000)
+	/* longer ago than can be counted: all are newer */
+	if (newer)
 		rules.newer_than_ns =
-			rules.now_ns - (int64_t)newer * 1000000000;
+			newer < INT64_MAX / 1000000000
+				? rules.now_ns - (int64_t)newer * 1000000000
+				: INT64_MIN;
 	p->reasons = calloc(p->steps.n + 1, sizeof(*p->reasons));
 	if (!p->reasons)
 		return -ENOMEM;
@@ -195,10 +198,8 @@ static int prune_run(struct prune *p, const cJSON *arguments,
 				"not a run: no step of a known format in it");
 	if (!dry_run)
 		r = remove_steps(p, reply, &removed, err);
-	if (!r && !dry_run) {
-		r = cfs_nstree_sweep(p->context->ns);
-		forget(p->context, 1, CFS_NSTREE_TRASH);
-	}
+	if (!r && !dry_run)
+		r = cfs_verb_sweep(p->context);
 	if (!r && !dry_run)
 		r = cfs_ns_sync(p->context->ns);
 	if (r < 0)

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -268,14 +269,36 @@ static int check_place(struct cfs_ns *ns, const char *path,
 	return r == -ENOENT ? 0 : cfs_fail_prefix(err, r, "%s", path);
 }
 
-/* The whole tree gets its name at once; no prune finds it without its pins. */
+/*
+ * The whole tree gets its name at once; no prune finds it without its pins.
+ * One at a time: of two for the same place, the one that comes too late must
+ * not take for its own, and back, the pins of the other.
+ */
+static int give_name(struct receive *v, const char *path, uint64_t dir,
+		     const char *name)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct cfs_ns *ns = v->tree.context->ns;
+	struct cfs_store *store = cfs_ns_store(ns);
+	int r;
+
+	pthread_mutex_lock(&lock);
+	r = cfs_transfer_pins_set(&v->pins, store, path, v->stream.reply);
+	if (!r)
+		r = cfs_ns_rename(ns, v->tree.top_dir, v->tree.top_name, dir,
+				  name, RENAME_NOREPLACE);
+	if (r < 0)
+		cfs_transfer_pins_unset(&v->pins, store, path);
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
 static int move_in(struct receive *v, const char *path)
 {
 	struct cfs_verb_context *context = v->tree.context;
 	const char *slash = strrchr(path, '/');
 	_cleanup_(cfs_freep) char *head =
 		strndup(path, slash ? (size_t)(slash - path) : 0);
-	struct cfs_store *store = cfs_ns_store(context->ns);
 	const char *name = slash ? slash + 1 : path;
 	uint64_t dir;
 	int r;
@@ -284,16 +307,9 @@ static int move_in(struct receive *v, const char *path)
 		return -ENOMEM;
 	r = cfs_nstree_mkdirs(context->ns, v->tree.cred, head, &dir);
 	if (!r)
-		r = cfs_transfer_pins_set(&v->pins, store, path,
-					  v->stream.reply);
-	if (!r)
-		r = cfs_ns_rename(context->ns, v->tree.top_dir,
-				  v->tree.top_name, dir, name,
-				  RENAME_NOREPLACE);
-	if (r < 0) {
-		cfs_transfer_pins_unset(&v->pins, store, path);
+		r = give_name(v, path, dir, name);
+	if (r < 0)
 		return cfs_fail_prefix(v->err, r, "%s", path);
-	}
 	v->tree.made = false; /* not ours to remove any more */
 	if (context->invalidate)
 		context->invalidate(context->invalidate_arg, dir, name);
@@ -352,13 +368,12 @@ static int finish(struct receive *v, const char *path, cJSON *result)
 }
 
 /* fds: where the stream comes from, and where answers go to. */
-static int run(struct cfs_verb_context *context, const cJSON *arguments,
-	       const struct cfs_verb_reply *reply, cJSON *result,
-	       struct cfs_error *err)
+static int receive(struct cfs_verb_context *context, const char *path,
+		   const struct cfs_verb_reply *reply, cJSON *result,
+		   struct cfs_error *err)
 {
 	const struct cfs_verb_caller *caller = context->caller;
 	struct cfs_ns_cred cred = {caller->uid, caller->gid};
-	_cleanup_(cfs_freep) char *path = NULL;
 	_cleanup_(receive_fini) struct receive v = {.err = err};
 	int r;
 
@@ -369,22 +384,32 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	v.tree.err = err;
 	v.tree.cred = &cred;
 	v.tree.owners = caller->uid == 0;
-	if (!caller->n_fds)
-		return cfs_fail(err, -EINVAL, "nothing to receive from");
-	r = cfs_verb_path(arguments, "path", &path, err);
-	if (!r)
-		r = check_place(context->ns, path, err);
-	if (!r)
-		r = cfs_nstree_trash(context->ns, &v.tree.top_dir,
-				     v.tree.top_name);
+	r = check_place(context->ns, path, err);
 	if (!r)
 		r = receive_tree(&v, path);
 	if (r < 0) {
 		refuse(&v, r);
 		return r;
 	}
-	r = cfs_nstree_sweep(context->ns);
-	return r ? r : finish(&v, path, result);
+	return finish(&v, path, result);
+}
+
+static int run(struct cfs_verb_context *context, const cJSON *arguments,
+	       const struct cfs_verb_reply *reply, cJSON *result,
+	       struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *path = NULL;
+	int r, sweep_r;
+
+	if (!context->caller->n_fds)
+		return cfs_fail(err, -EINVAL, "nothing to receive from");
+	r = cfs_verb_path(arguments, "path", &path, err);
+	if (r < 0)
+		return r;
+	r = receive(context, path, reply, result, err);
+	/* whole or not, nothing of it is on its way any more */
+	sweep_r = cfs_verb_sweep(context);
+	return r ? r : sweep_r;
 }
 
 const struct cfs_daemon_verb cfs_daemon_verb_receive = {"receive", run, false,

@@ -7,208 +7,16 @@
 #include <fcntl.h>
 #include <string.h>
 
-#include "fs/daemon/chunkset.h"
 #include "fs/daemon/nstree.h"
-#include "fs/daemon/transfer.h"
+#include "fs/daemon/send.h"
 #include "fs/daemon/transfer_pins.h"
 #include "fs/daemon/verb.h"
 #include "store/chunk/chunk.h"
-#include "store/core/store.h"
 #include "store/ns/ns.h"
 
 #define AHEAD_MAX 1024u /* the receiver's own limit is four times that */
 
-struct batch {
-	unsigned n;
-	struct cfs_extent extents[CFS_TRANSFER_EXTENTS_MAX];
-};
-
-struct send {
-	struct cfs_ns *ns;
-	struct cfs_transfer_stream stream;
-	struct cfs_encoder *encoder;
-	struct cfs_buf scratch, raw;
-	bool duplex;
-	struct batch current;
-	uint64_t current_bytes;
-	/* a ring of what is not answered yet */
-	struct batch *waiting;
-	unsigned first, n_waiting;
-	unsigned ahead; /* frames since then, which the receiver keeps */
-	struct cfs_chunkset sent; /* whole chunks in a stream without answers */
-	struct cfs_chunkset links; /* owner: 1 + index in paths */
-	char **paths;
-	size_t n_paths, cap_paths;
-	uint64_t files, bytes, chunks_sent, chunks_known;
-	struct cfs_error *err;
-};
-
-static void send_fini(struct send *s)
-{
-	size_t i;
-
-	for (i = 0; i < s->n_paths; i++)
-		free(s->paths[i]);
-	free(s->paths);
-	free(s->waiting);
-	cfs_chunkset_free(&s->sent);
-	cfs_chunkset_free(&s->links);
-	cfs_transfer_fini(&s->stream);
-	cfs_encoder_free(s->encoder);
-	cfs_buf_free(&s->scratch);
-	cfs_buf_free(&s->raw);
-}
-
-/* ---- chunks ---- */
-
-static int send_chunk(struct send *s, const struct cfs_extent *e)
-{
-	uint8_t *data;
-	int r;
-
-	cfs_buf_reset(&s->raw);
-	data = cfs_buf_grow(&s->raw, e->chunk_len);
-	if (!data)
-		return -ENOMEM;
-	r = cfs_store_read_chunk(cfs_ns_store(s->ns), &e->digest, 0, data,
-				 e->chunk_len);
-	if (r < 0)
-		return cfs_fail_prefix(s->err, r, "reading a chunk");
-	cfs_buf_reset(&s->scratch);
-	r = cfs_transfer_put_chunk(&s->scratch, s->encoder, &e->digest, data,
-				   e->chunk_len);
-	if (r < 0)
-		return r;
-	s->chunks_sent++;
-	return cfs_transfer_put(&s->stream, CFS_TRANSFER_CHUNK, s->scratch.data,
-				s->scratch.len);
-}
-
-/* A chunk is known to a reader of the stream once an extent used all of it. */
-static int send_unsent(struct send *s, const struct batch *b)
-{
-	unsigned i;
-
-	for (i = 0; i < b->n; i++) {
-		const struct cfs_extent *e = &b->extents[i];
-		struct cfs_chunkset_item *item;
-		bool fresh = true;
-		int r;
-
-		if (cfs_chunkset_get(&s->sent, &e->digest)) {
-			s->chunks_known++;
-			continue;
-		}
-		r = send_chunk(s, e);
-		if (!r && e->len == e->chunk_len)
-			r = cfs_chunkset_put(&s->sent, &e->digest, &item,
-					     &fresh);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-/* A frame behind those that are not answered yet. */
-static int put(struct send *s, enum cfs_transfer_type type, const void *data,
-	       size_t len)
-{
-	s->ahead += s->n_waiting > 0;
-	return cfs_transfer_put(&s->stream, type, data, len);
-}
-
-static int refused(struct send *s)
-{
-	return cfs_fail(s->err, -EREMOTEIO, "the receiver: %.400s",
-			cfs_buf_str(&s->stream.frame));
-}
-
-/* The answer to the oldest batch, and what it asks for. */
-static int take_answer(struct send *s)
-{
-	const struct batch *b = &s->waiting[s->first];
-	uint8_t bits[CFS_TRANSFER_EXTENTS_MAX / 8];
-	unsigned i;
-	int r;
-
-	r = cfs_transfer_flush(&s->stream);
-	if (!r || r == -EPIPE) /* why it went may be said */
-		r = cfs_transfer_get(&s->stream);
-	if (r == CFS_TRANSFER_REFUSED)
-		return refused(s);
-	if (r == -EPIPE)
-		return cfs_fail(s->err, r, "the receiver ended early");
-	if (r < 0)
-		return r;
-	if (r != CFS_TRANSFER_LACKS || s->stream.frame.len != (b->n + 7) / 8)
-		return cfs_fail(s->err, -EBADMSG,
-				"the receiver's answer is none");
-	memcpy(bits, s->stream.frame.data, s->stream.frame.len);
-	for (i = 0; i < b->n; i++) {
-		if (!(bits[i / 8] >> (i % 8) & 1)) {
-			s->chunks_known++;
-			continue;
-		}
-		r = send_chunk(s, &b->extents[i]);
-		if (r < 0)
-			return r;
-	}
-	s->first = (s->first + 1) % CFS_TRANSFER_WAITING_MAX;
-	s->n_waiting--;
-	if (!s->n_waiting)
-		s->ahead = 0;
-	return 0;
-}
-
-static int flush_batch(struct send *s)
-{
-	struct batch *b = &s->current;
-	unsigned i;
-	int r;
-
-	if (!b->n)
-		return 0;
-	cfs_buf_reset(&s->scratch);
-	for (i = 0; i < b->n; i++)
-		cfs_transfer_put_extent(&s->scratch, &b->extents[i]);
-	if (s->scratch.failed)
-		return -ENOMEM;
-	r = cfs_transfer_put(&s->stream, CFS_TRANSFER_EXTENTS, s->scratch.data,
-			     s->scratch.len);
-	if (!r && !s->duplex) {
-		r = send_unsent(s, b);
-	} else if (!r) {
-		s->waiting[(s->first + s->n_waiting) %
-			   CFS_TRANSFER_WAITING_MAX] = *b;
-		s->n_waiting++;
-		if (s->n_waiting == CFS_TRANSFER_WAITING_MAX)
-			r = take_answer(s);
-	}
-	b->n = 0;
-	s->current_bytes = 0;
-	return r;
-}
-
-static int on_extent(void *arg, const struct cfs_extent *e)
-{
-	struct send *s = arg;
-	int r = 0;
-
-	if (s->current.n == CFS_TRANSFER_EXTENTS_MAX ||
-	    (s->current.n &&
-	     s->current_bytes + e->chunk_len > CFS_TRANSFER_BATCH_BYTES))
-		r = flush_batch(s);
-	if (r < 0)
-		return r;
-	s->current.extents[s->current.n++] = *e;
-	s->current_bytes += e->chunk_len;
-	s->stream.done += e->len;
-	return 0;
-}
-
-/* ---- nodes ---- */
-
-static int send_small(struct send *s, const struct stat *st)
+static int send_small(struct cfs_send *s, const struct stat *st)
 {
 	char data[CFS_INLINE_MAX];
 	struct cfs_ns_file *file;
@@ -223,10 +31,10 @@ static int send_small(struct send *s, const struct stat *st)
 	if (n < 0)
 		return (int)n;
 	s->stream.done += (uint64_t)n;
-	return put(s, CFS_TRANSFER_DATA, data, (size_t)n);
+	return cfs_send_put(s, CFS_TRANSFER_DATA, data, (size_t)n);
 }
 
-static int send_xattr(struct send *s, uint64_t ino, const char *name)
+static int send_xattr(struct cfs_send *s, uint64_t ino, const char *name)
 {
 	char value[65536];
 	ssize_t n = cfs_ns_getxattr(s->ns, ino, name, value, sizeof(value));
@@ -239,10 +47,11 @@ static int send_xattr(struct send *s, uint64_t ino, const char *name)
 	cfs_buf_put(&s->scratch, value, (size_t)n);
 	if (s->scratch.failed)
 		return -ENOMEM;
-	return put(s, CFS_TRANSFER_XATTR, s->scratch.data, s->scratch.len);
+	return cfs_send_put(s, CFS_TRANSFER_XATTR, s->scratch.data,
+			    s->scratch.len);
 }
 
-static int send_xattrs(struct send *s, uint64_t ino)
+static int send_xattrs(struct cfs_send *s, uint64_t ino)
 {
 	char names[65536];
 	const char *p = names;
@@ -258,7 +67,7 @@ static int send_xattrs(struct send *s, uint64_t ino)
 	return r;
 }
 
-static int send_content(struct send *s, const struct stat *st)
+static int send_content(struct cfs_send *s, const struct stat *st)
 {
 	int r = 0;
 
@@ -269,12 +78,13 @@ static int send_content(struct send *s, const struct stat *st)
 	if (st->st_size && st->st_size <= CFS_INLINE_MAX)
 		return send_small(s, st);
 	if (st->st_size)
-		r = cfs_ns_extents(s->ns, st->st_ino, on_extent, s);
-	return r ? r : flush_batch(s);
+		r = cfs_ns_extents(s->ns, st->st_ino, cfs_send_extent, s);
+	return r ? r : cfs_send_flush(s);
 }
 
 /* 1: it went as another name of an earlier one. */
-static int send_link(struct send *s, const char *path, const struct stat *st)
+static int send_link(struct cfs_send *s, const char *path,
+		     const struct stat *st)
 {
 	struct cfs_chunkset_item *item;
 	bool fresh;
@@ -289,9 +99,10 @@ static int send_link(struct send *s, const char *path, const struct stat *st)
 		cfs_buf_reset(&s->scratch);
 		cfs_transfer_put_node(&s->scratch, st, path,
 				      s->paths[item->owner - 1]);
-		r = s->scratch.failed ? -ENOMEM
-				      : put(s, CFS_TRANSFER_LINK,
-					    s->scratch.data, s->scratch.len);
+		r = s->scratch.failed
+			    ? -ENOMEM
+			    : cfs_send_put(s, CFS_TRANSFER_LINK,
+					   s->scratch.data, s->scratch.len);
 		return r < 0 ? r : 1;
 	}
 	if (s->n_paths == s->cap_paths) {
@@ -310,7 +121,7 @@ static int send_link(struct send *s, const char *path, const struct stat *st)
 	return 0;
 }
 
-static int put_node(struct send *s, const char *path, const struct stat *st)
+static int put_node(struct cfs_send *s, const char *path, const struct stat *st)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf target = CFS_BUF_INIT;
 	int r = 0;
@@ -325,12 +136,13 @@ static int put_node(struct send *s, const char *path, const struct stat *st)
 	cfs_transfer_put_node(&s->scratch, st, path, cfs_buf_str(&target));
 	if (s->scratch.failed)
 		return -ENOMEM;
-	return put(s, CFS_TRANSFER_NODE, s->scratch.data, s->scratch.len);
+	return cfs_send_put(s, CFS_TRANSFER_NODE, s->scratch.data,
+			    s->scratch.len);
 }
 
 static int on_object(void *arg, const char *path, const struct stat *st)
 {
-	struct send *s = arg;
+	struct cfs_send *s = arg;
 	int r;
 
 	s->stream.what = path;
@@ -338,7 +150,7 @@ static int on_object(void *arg, const char *path, const struct stat *st)
 			       path))
 		return -ECANCELED;
 	while (s->ahead > AHEAD_MAX) {
-		r = take_answer(s);
+		r = cfs_send_answer(s);
 		if (r < 0)
 			return r;
 	}
@@ -351,27 +163,27 @@ static int on_object(void *arg, const char *path, const struct stat *st)
 	if (!r)
 		r = send_content(s, st);
 	if (!r)
-		r = put(s, CFS_TRANSFER_NODE_END, NULL, 0);
+		r = cfs_send_put(s, CFS_TRANSFER_NODE_END, NULL, 0);
 	return r < 0 && r != -ECANCELED ? cfs_fail_prefix(s->err, r, "%s", path)
 					: r;
 }
 
 static int add_size(void *arg, const char *path, const struct stat *st)
 {
-	struct send *s = arg;
+	struct cfs_send *s = arg;
 
 	if (S_ISREG(st->st_mode))
 		s->stream.total += (uint64_t)st->st_size;
 	return cfs_verb_progress(s->stream.reply, 0, 0, path) ? 0 : -ECANCELED;
 }
 
-static int finish(struct send *s, const char *top)
+static int finish(struct cfs_send *s, const char *top)
 {
 	struct cfs_digest sum;
 	int r = 0;
 
 	while (!r && s->n_waiting)
-		r = take_answer(s);
+		r = cfs_send_answer(s);
 	if (!r)
 		r = cfs_transfer_put_pins(&s->stream, s->ns, top);
 	if (r < 0)
@@ -383,20 +195,10 @@ static int finish(struct send *s, const char *top)
 		r = cfs_transfer_flush(&s->stream);
 	if (r < 0 || !s->duplex)
 		return r;
-	r = cfs_transfer_get(&s->stream);
-	if (r == CFS_TRANSFER_REFUSED)
-		return refused(s);
-	if (r == -EPIPE)
-		return cfs_fail(s->err, r, "the receiver ended early");
-	if (r < 0)
-		return r;
-	return r == CFS_TRANSFER_DONE
-		       ? 0
-		       : cfs_fail(s->err, -EBADMSG,
-				  "the receiver's answer is none");
+	return cfs_send_expect(s, CFS_TRANSFER_DONE);
 }
 
-static int send_tree(struct send *s, uint64_t ino, const char *top)
+static int send_tree(struct cfs_send *s, uint64_t ino, const char *top)
 {
 	int r;
 
@@ -423,7 +225,8 @@ static int run(struct cfs_verb_context *context, const cJSON *arguments,
 	       struct cfs_error *err)
 {
 	const struct cfs_verb_caller *caller = context->caller;
-	_cleanup_(send_fini) struct send s = {.ns = context->ns, .err = err};
+	_cleanup_(cfs_send_fini) struct cfs_send s = {.ns = context->ns,
+						      .err = err};
 	_cleanup_(cfs_freep) char *path = NULL;
 	struct stat st;
 	int r;

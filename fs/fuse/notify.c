@@ -10,7 +10,7 @@
 
 #include "store/util/log.h"
 
-#define WAIT_NS 200000000L
+#define WAIT_NS 900000000L
 
 struct note {
 	struct note *next;
@@ -20,13 +20,27 @@ struct note {
 	char name[];	  /* of an entry */
 };
 
-struct cfs_notify {
-	struct fuse_session *session;
+enum {
+	NOW,   /* somebody waits */
+	LATER, /* what cannot be told before a request was answered */
+	LANES
+};
+
+/* One thread each: what waits for a lock of the kernel's holds up no other. */
+struct lane {
+	struct cfs_notify *notify;
 	pthread_t thread;
-	pthread_mutex_t lock; /* guards all below */
-	pthread_cond_t more, told;
+	pthread_cond_t more;
 	struct note *first, **end;
 	uint64_t queued, done;
+};
+
+struct cfs_notify {
+	struct fuse_session *session;
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t told;
+	struct lane lanes[LANES];
+	unsigned running; /* threads */
 	bool stop;
 };
 
@@ -45,24 +59,25 @@ static void tell(struct cfs_notify *notify, const struct note *note)
 
 static void *serve(void *arg)
 {
-	struct cfs_notify *notify = arg;
+	struct lane *lane = arg;
+	struct cfs_notify *notify = lane->notify;
 	struct note *note;
 
 	pthread_mutex_lock(&notify->lock);
 	while (!notify->stop) {
-		note = notify->first;
+		note = lane->first;
 		if (!note) {
-			pthread_cond_wait(&notify->more, &notify->lock);
+			pthread_cond_wait(&lane->more, &notify->lock);
 			continue;
 		}
-		notify->first = note->next;
-		if (!notify->first)
-			notify->end = &notify->first;
+		lane->first = note->next;
+		if (!lane->first)
+			lane->end = &lane->first;
 		pthread_mutex_unlock(&notify->lock);
 		tell(notify, note);
 		free(note);
 		pthread_mutex_lock(&notify->lock);
-		notify->done++;
+		lane->done++;
 		pthread_cond_broadcast(&notify->told);
 	}
 	pthread_mutex_unlock(&notify->lock);
@@ -73,49 +88,67 @@ int cfs_notify_start(struct fuse_session *session,
 		     struct cfs_notify **notify_out)
 {
 	struct cfs_notify *notify = calloc(1, sizeof(*notify));
-	int r;
+	int r = 0;
 
 	if (!notify)
 		return -ENOMEM;
 	notify->session = session;
-	notify->end = &notify->first;
 	pthread_mutex_init(&notify->lock, NULL);
-	pthread_cond_init(&notify->more, NULL);
 	pthread_cond_init(&notify->told, NULL);
-	r = -pthread_create(&notify->thread, NULL, serve, notify);
+	for (unsigned i = 0; i < LANES; i++) {
+		struct lane *lane = &notify->lanes[i];
+
+		lane->notify = notify;
+		lane->end = &lane->first;
+		pthread_cond_init(&lane->more, NULL);
+	}
+	for (unsigned i = 0; i < LANES && !r; i++) {
+		r = -pthread_create(&notify->lanes[i].thread, NULL, serve,
+				    &notify->lanes[i]);
+		notify->running += !r;
+	}
 	if (r < 0) {
-		free(notify);
+		cfs_notify_stop(notify);
 		return r;
 	}
 	*notify_out = notify;
 	return 0;
 }
 
-void cfs_notify_stop(struct cfs_notify *notify)
+static void lane_fini(struct lane *lane)
 {
 	struct note *note;
 
+	while ((note = lane->first)) {
+		lane->first = note->next;
+		free(note);
+	}
+	pthread_cond_destroy(&lane->more);
+}
+
+void cfs_notify_stop(struct cfs_notify *notify)
+{
 	if (!notify)
 		return;
 	pthread_mutex_lock(&notify->lock);
 	notify->stop = true;
-	pthread_cond_signal(&notify->more);
+	for (unsigned i = 0; i < LANES; i++)
+		pthread_cond_signal(&notify->lanes[i].more);
 	pthread_mutex_unlock(&notify->lock);
-	pthread_join(notify->thread, NULL);
-	while ((note = notify->first)) {
-		notify->first = note->next;
-		free(note);
-	}
+	for (unsigned i = 0; i < notify->running; i++)
+		pthread_join(notify->lanes[i].thread, NULL);
+	for (unsigned i = 0; i < LANES; i++)
+		lane_fini(&notify->lanes[i]);
 	pthread_cond_destroy(&notify->told);
-	pthread_cond_destroy(&notify->more);
 	pthread_mutex_destroy(&notify->lock);
 	free(notify);
 }
 
 /* @name: NULL for what concerns no entry. */
-static void add(struct cfs_notify *notify, uint64_t node, const char *name,
-		int64_t off, int64_t len)
+static void add(struct cfs_notify *notify, unsigned which, uint64_t node,
+		const char *name, int64_t off, int64_t len)
 {
+	struct lane *lane = &notify->lanes[which];
 	size_t size = name ? strlen(name) + 1 : 0;
 	struct note *note = malloc(sizeof(*note) + size);
 
@@ -133,36 +166,43 @@ static void add(struct cfs_notify *notify, uint64_t node, const char *name,
 	if (name)
 		memcpy(note->name, name, size);
 	pthread_mutex_lock(&notify->lock);
-	*notify->end = note;
-	notify->end = &note->next;
-	notify->queued++;
-	pthread_cond_signal(&notify->more);
+	*lane->end = note;
+	lane->end = &note->next;
+	lane->queued++;
+	pthread_cond_signal(&lane->more);
 	pthread_mutex_unlock(&notify->lock);
 }
 
 void cfs_notify_entry(struct cfs_notify *notify, uint64_t dir, const char *name)
 {
-	add(notify, dir, name, 0, 0);
+	add(notify, NOW, dir, name, 0, 0);
+}
+
+void cfs_notify_entry_later(struct cfs_notify *notify, uint64_t dir,
+			    const char *name)
+{
+	add(notify, LATER, dir, name, 0, 0);
 }
 
 void cfs_notify_attr(struct cfs_notify *notify, uint64_t node)
 {
-	add(notify, node, NULL, -1, 0);
+	add(notify, NOW, node, NULL, -1, 0);
 }
 
 void cfs_notify_inode(struct cfs_notify *notify, uint64_t node)
 {
-	add(notify, node, NULL, 0, 0);
+	add(notify, NOW, node, NULL, 0, 0);
 }
 
 void cfs_notify_pages(struct cfs_notify *notify, uint64_t node, uint64_t off,
 		      uint64_t len)
 {
-	add(notify, node, NULL, (int64_t)off, (int64_t)len);
+	add(notify, NOW, node, NULL, (int64_t)off, (int64_t)len);
 }
 
 void cfs_notify_wait(struct cfs_notify *notify)
 {
+	struct lane *lane = &notify->lanes[NOW];
 	struct timespec until;
 	uint64_t target;
 
@@ -173,8 +213,8 @@ void cfs_notify_wait(struct cfs_notify *notify)
 		until.tv_sec++;
 	}
 	pthread_mutex_lock(&notify->lock);
-	target = notify->queued;
-	while (notify->done < target && !notify->stop)
+	target = lane->queued;
+	while (lane->done < target && !notify->stop)
 		if (pthread_cond_timedwait(&notify->told, &notify->lock,
 					   &until))
 			break;

@@ -1,6 +1,6 @@
 /*
  * Telling the kernel what to forget.  It may answer only when other requests
- * are done, so a thread of its own does it, which holds no lock meanwhile.
+ * are done, so threads of their own do it, which hold no lock meanwhile.
  */
 #ifndef CFS_FUSE_NOTIFY_H
 #define CFS_FUSE_NOTIFY_H
@@ -20,6 +20,10 @@ void cfs_notify_stop(struct cfs_notify *notify);
 /* @name in directory @dir is another one now, or none.  Any thread. */
 void cfs_notify_entry(struct cfs_notify *notify, uint64_t dir,
 		      const char *name);
+/* Likewise, where the kernel holds the directory until the request that is
+ * being answered is done: nobody waits for it, and it holds up no other. */
+void cfs_notify_entry_later(struct cfs_notify *notify, uint64_t dir,
+			    const char *name);
 /* Attributes of @node changed. */
 void cfs_notify_attr(struct cfs_notify *notify, uint64_t node);
 /* Attributes and bytes of @node changed. */

@@ -54,11 +54,12 @@ static struct cfs_spares replies = CFS_SPARES_INIT;
 
 char *cfs_reply_take(size_t size)
 {
-	char *buf = size <= CFS_MAX_IO ? cfs_spares_take(&replies) : NULL;
+	char *buf;
 
-	if (buf || size > CFS_MAX_IO)
-		return buf;
-	return aligned_alloc(CFS_PAGE_BYTES, CFS_MAX_IO);
+	if (size > CFS_MAX_IO)
+		return NULL;
+	buf = cfs_spares_take(&replies);
+	return buf ? buf : aligned_alloc(CFS_PAGE_BYTES, CFS_MAX_IO);
 }
 
 void cfs_reply_putp(char **buf)

@@ -47,6 +47,14 @@ static inline struct cfs_handle *cfs_handle_of(const struct fuse_file_info *fi)
 	return (struct cfs_handle *)(uintptr_t)(fi->fh & ~UINT64_C(1));
 }
 
+/* Who asks owns what is made. */
+static inline struct cfs_ns_cred cfs_cred_of(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct cfs_ns_cred){.uid = ctx->uid, .gid = ctx->gid};
+}
+
 /* ---- store_node.c ---- */
 
 /* Attributes as a looked up entry; @in_view: its name is in a view. */

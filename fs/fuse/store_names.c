@@ -6,13 +6,6 @@
 #include "fs/view/view.h"
 #include "store/util/log.h"
 
-static struct cfs_ns_cred cred_of(fuse_req_t req)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-
-	return (struct cfs_ns_cred){.uid = ctx->uid, .gid = ctx->gid};
-}
-
 /* What was made in @dir is counted as looked up in the store; in a view's
  * directory the kernel may know it by a node instead. */
 static void reply_made(fuse_req_t req, const struct cfs_target *dir,
@@ -43,23 +36,48 @@ static void reply_made(fuse_req_t req, const struct cfs_target *dir,
 	cfs_store_reply_entry(req, &entry);
 }
 
+/* A request that makes a name: begin, make it, end. */
+struct making {
+	fuse_req_t req;
+	const char *name;
+	struct cfs_ns *ns;
+	struct cfs_ns_cred cred;
+	struct cfs_target dir;
+	struct stat st; /* of what was made */
+};
+
+static int begin(fuse_req_t req, fuse_ino_t dir, const char *name,
+		 struct making *m)
+{
+	struct cfs_mount *mount = cfs_mount_of(req);
+
+	*m = (struct making){.req = req,
+			     .name = name,
+			     .ns = mount->ns,
+			     .cred = cfs_cred_of(req)};
+	return cfs_target_dir(mount, dir, name, &m->dir);
+}
+
+/* Replies. */
+static void end(struct making *m, int r)
+{
+	if (r < 0)
+		cfs_reply_result(m->req, r);
+	else
+		reply_made(m->req, &m->dir, m->name, &m->st);
+	cfs_target_fini(&m->dir);
+}
+
 void cfs_store_op_mknod(fuse_req_t req, fuse_ino_t dir, const char *name,
 			mode_t mode, dev_t rdev)
 {
-	struct cfs_mount *mount = cfs_mount_of(req);
-	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
-	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st = {.st_ino = 0};
-	int r;
+	struct making m;
+	int r = begin(req, dir, name, &m);
 
-	r = cfs_target_dir(mount, dir, name, &t);
 	if (!r)
-		r = cfs_ns_mknod(mount->ns, &cred, t.ino, name, mode, rdev,
-				 &st);
-	if (r < 0)
-		cfs_reply_result(req, r);
-	else
-		reply_made(req, &t, name, &st);
+		r = cfs_ns_mknod(m.ns, &m.cred, m.dir.ino, name, mode, rdev,
+				 &m.st);
+	end(&m, r);
 }
 
 /* A directory called as a view is would stand before the view for ever: a
@@ -80,61 +98,43 @@ static int check_view_name(const char *name)
 void cfs_store_op_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name,
 			mode_t mode)
 {
-	struct cfs_mount *mount = cfs_mount_of(req);
-	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
-	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st = {.st_ino = 0};
-	int r;
+	struct making m;
+	int r = begin(req, dir, name, &m);
 
-	r = check_view_name(name);
 	if (!r)
-		r = cfs_target_dir(mount, dir, name, &t);
+		r = check_view_name(name);
 	if (!r)
-		r = cfs_ns_mkdir(mount->ns, &cred, t.ino, name, mode, &st);
-	if (r < 0)
-		cfs_reply_result(req, r);
-	else
-		reply_made(req, &t, name, &st);
+		r = cfs_ns_mkdir(m.ns, &m.cred, m.dir.ino, name, mode, &m.st);
+	end(&m, r);
 }
 
 void cfs_store_op_symlink(fuse_req_t req, const char *target, fuse_ino_t dir,
 			  const char *name)
 {
-	struct cfs_mount *mount = cfs_mount_of(req);
-	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
-	struct cfs_ns_cred cred = cred_of(req);
-	struct stat st = {.st_ino = 0};
-	int r;
+	struct making m;
+	int r = begin(req, dir, name, &m);
 
-	r = cfs_target_dir(mount, dir, name, &t);
 	if (!r)
-		r = cfs_ns_symlink(mount->ns, &cred, t.ino, name, target, &st);
-	if (r < 0)
-		cfs_reply_result(req, r);
-	else
-		reply_made(req, &t, name, &st);
+		r = cfs_ns_symlink(m.ns, &m.cred, m.dir.ino, name, target,
+				   &m.st);
+	end(&m, r);
 }
 
 void cfs_store_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t dir,
 		       const char *name)
 {
 	struct cfs_mount *mount = cfs_mount_of(req);
-	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	_cleanup_(cfs_target_fini) struct cfs_target from = CFS_TARGET_INIT;
-	struct stat st = {.st_ino = 0};
-	int r;
+	struct making m;
+	int r = begin(req, dir, name, &m);
 
-	r = cfs_target_inode(mount, ino, &from);
+	if (!r)
+		r = cfs_target_inode(mount, ino, &from);
 	if (!r && from.view)
 		r = -EPERM; /* a pointer as a view shows it, or a directory */
 	if (!r)
-		r = cfs_target_dir(mount, dir, name, &t);
-	if (!r)
-		r = cfs_ns_link(mount->ns, from.ino, t.ino, name, &st);
-	if (r < 0)
-		cfs_reply_result(req, r);
-	else
-		reply_made(req, &t, name, &st);
+		r = cfs_ns_link(m.ns, from.ino, m.dir.ino, name, &m.st);
+	end(&m, r);
 }
 
 static void remove_name(fuse_req_t req, fuse_ino_t dir, const char *name,
@@ -194,9 +194,9 @@ static void tell_moved(struct cfs_mount *mount, const struct cfs_target *from,
 	/* What the kernel moves into a view keeps the number that it had.  It
 	 * hears of that when it is done with this request. */
 	if (to->view)
-		cfs_notify_entry(mount->notify, to->node, new_name);
+		cfs_notify_entry_later(mount->notify, to->node, new_name);
 	if (from->view) /* exchanged */
-		cfs_notify_entry(mount->notify, from->node, name);
+		cfs_notify_entry_later(mount->notify, from->node, name);
 }
 
 void cfs_store_op_rename(fuse_req_t req, fuse_ino_t dir, const char *name,

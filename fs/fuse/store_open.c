@@ -56,8 +56,7 @@ void cfs_store_op_create(fuse_req_t req, fuse_ino_t dir, const char *name,
 			 mode_t mode, struct fuse_file_info *fi)
 {
 	struct cfs_mount *mount = cfs_mount_of(req);
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct cfs_ns_cred cred = {.uid = ctx->uid, .gid = ctx->gid};
+	struct cfs_ns_cred cred = cfs_cred_of(req);
 	_cleanup_(cfs_target_fini) struct cfs_target t = CFS_TARGET_INIT;
 	struct fuse_entry_param entry;
 	struct cfs_ns_file *file = NULL;

@@ -24,24 +24,39 @@ static int refuse_nested(const char *name, struct cfs_error *err)
 			name);
 }
 
-int cfs_view_new_run(struct cfs_views *views, const char *path,
-		     const struct stat *st, const struct cfs_request *request,
-		     const char *name, struct cfs_vnode **out)
+/* Of the directory @st at @path, called @name there; numbered after @seed. */
+static struct cfs_vnode *new_view(struct cfs_views *views,
+				  enum cfs_vnode_kind kind, const char *path,
+				  const struct stat *st,
+				  const struct cfs_request *request,
+				  uint64_t seed, const char *name)
 {
-	struct cfs_vnode *node = cfs_vnode_new(views, CFS_VNODE_RUN_VIEW, path);
+	struct cfs_vnode *node = cfs_vnode_new(views, kind, path);
 
 	if (!node)
-		return -ENOMEM;
+		return NULL;
 	node->request = *request;
 	cfs_view_name_format(request, node->view, sizeof(node->view));
 	node->dev = st->st_dev;
 	node->src_ino = st->st_ino;
 	node->st.st_mode = S_IFDIR;
 	/* The request, too: a registered name may come to mean another. */
-	node->ino = cfs_vnode_made_ino(
-		cfs_vnode_made_ino(cfs_vnode_source_ino(views, st, 0), name),
-		node->view);
+	node->ino =
+		cfs_vnode_made_ino(cfs_vnode_made_ino(seed, name), node->view);
 	node->salt = node->ino;
+	return node;
+}
+
+int cfs_view_new_run(struct cfs_views *views, const char *path,
+		     const struct stat *st, const struct cfs_request *request,
+		     const char *name, struct cfs_vnode **out)
+{
+	struct cfs_vnode *node =
+		new_view(views, CFS_VNODE_RUN_VIEW, path, st, request,
+			 cfs_vnode_source_ino(views, st, 0), name);
+
+	if (!node)
+		return -ENOMEM;
 	*out = node;
 	return 0;
 }
@@ -52,20 +67,13 @@ int cfs_view_new_step(struct cfs_views *views, const char *path,
 		      const char *name, struct cfs_vnode **out)
 {
 	struct cfs_vnode *node =
-		cfs_vnode_new(views, CFS_VNODE_STEP_VIEW, path);
+		new_view(views, CFS_VNODE_STEP_VIEW, path, st, request,
+			 plan->step->identity ^ seed, name);
 
 	if (!node)
 		return -ENOMEM;
-	node->request = *request;
-	cfs_view_name_format(request, node->view, sizeof(node->view));
-	node->dev = st->st_dev;
-	node->src_ino = st->st_ino;
-	node->st.st_mode = S_IFDIR;
 	node->identity = plan->step->identity;
 	node->as_saved = !plan->tree;
-	node->ino = cfs_vnode_made_ino(
-		cfs_vnode_made_ino(node->identity ^ seed, name), node->view);
-	node->salt = node->ino;
 	if (plan->tree && !views->forget_trees)
 		node->tree = cfs_tree_ref(plan->tree);
 	*out = node;

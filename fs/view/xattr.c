@@ -37,7 +37,7 @@ static void put_topology(const struct cfs_topology *t, struct cfs_buf *out)
 			       (unsigned long long)t->sub_group_size);
 }
 
-static int put_shown(struct cfs_vnode *node, struct cfs_buf *out)
+static int put_planned(struct cfs_vnode *node, bool saved, struct cfs_buf *out)
 {
 	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
 	int r;
@@ -47,22 +47,19 @@ static int put_shown(struct cfs_vnode *node, struct cfs_buf *out)
 		return r;
 	if (!tree)
 		return -ENODATA; /* shown as saved */
-	put_topology(&tree->target.topology, out);
+	put_topology(saved ? &tree->step->topology : &tree->target.topology,
+		     out);
 	return 0;
+}
+
+static int put_shown(struct cfs_vnode *node, struct cfs_buf *out)
+{
+	return put_planned(node, false, out);
 }
 
 static int put_saved(struct cfs_vnode *node, struct cfs_buf *out)
 {
-	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
-	int r;
-
-	r = cfs_vnode_plan(node, &tree, NULL);
-	if (r < 0)
-		return r;
-	if (!tree)
-		return -ENODATA;
-	put_topology(&tree->step->topology, out);
-	return 0;
+	return put_planned(node, true, out);
 }
 
 static int put_segments(struct cfs_vnode *node, struct cfs_buf *out)

@@ -2,6 +2,7 @@
 #include "store/core/store_internal.h"
 
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -234,6 +235,27 @@ static int bad(struct cfs_error *err, const char *path, const char *what)
 			path, what);
 }
 
+bool cfs_config_has_packs(int dirfd)
+{
+	int fd =
+		openat(dirfd, "packs/0000", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	bool found = false;
+	size_t n;
+
+	if (!dir) {
+		cfs_closep(&fd);
+		return false;
+	}
+	while (!found && (e = readdir(dir))) {
+		n = strspn(e->d_name, "0123456789abcdef");
+		found = n == 8 && strcmp(e->d_name + n, ".pack") == 0;
+	}
+	(void)closedir(dir);
+	return found;
+}
+
 int cfs_config_parse(const char *text, const char *path,
 		     struct cfs_store_config *c, struct cfs_error *err)
 {
@@ -271,6 +293,14 @@ int cfs_config_parse(const char *text, const char *path,
 	return cfs_fail(err, r, "%s/%s: no memory for its markers", path, NAME);
 }
 
+static int missing(struct cfs_error *err, int dirfd, const char *path)
+{
+	return cfs_config_has_packs(dirfd)
+		       ? bad(err, path, "is missing, but packs are there")
+		       : cfs_fail(err, -ENOENT, "%s is no store (no %s)", path,
+				  NAME);
+}
+
 int cfs_config_read(int dirfd, const char *path,
 		    struct cfs_store_config *config, struct cfs_error *err)
 {
@@ -279,7 +309,7 @@ int cfs_config_read(int dirfd, const char *path,
 
 	r = slurp(dirfd, &text);
 	if (r == -ENOENT)
-		return cfs_fail(err, r, "%s is no store (no %s)", path, NAME);
+		return missing(err, dirfd, path);
 	if (r == -EBADMSG)
 		return bad(err, path, "is no file of its kind");
 	if (r < 0)

@@ -340,6 +340,7 @@ int cfs_store_fsck(struct cfs_store *store,
 
 	if (r < 0) /* what was durable before can be checked all the same */
 		(void)cfs_log_err(r, "fsck: the newest changes are not in it");
+	f.result.problems = cfs_loss_tell(store, control);
 	r = check_all(&f);
 	fini(&f);
 	if (r == -ECANCELED)

@@ -14,6 +14,7 @@
 #define FILES_MAX 100u /* told by name */
 #define PATH_MOST 4096u
 
+CFS_PRINTF(2, 0)
 static void say(const struct cfs_fsck *f, const char *fmt, va_list ap)
 {
 	char text[PATH_MOST + 64];

@@ -19,6 +19,7 @@ struct cfs_fsck_object { /* what is needed of a `c` or `m` key */
 	uint32_t raw_len;
 	bool derived; /* or of a length that could be */
 	bool seen;    /* a map, or such a chunk, that was looked into */
+	bool gone;    /* the pack that its key names does not have it */
 	bool bad;     /* so is whatever refers to it */
 };
 struct cfs_fsck_objects { /* ascending, as its keys are */
@@ -99,5 +100,21 @@ bool cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 		     const struct cfs_extent *e);
 int cfs_fsck_map(struct cfs_fsck *f, uint64_t ino,
 		 const struct cfs_digest *digest);
+
+/* ---- fsck_packs.c: is a chunk in the pack that it should be in? ---- */
+
+struct cfs_fsck_packs {
+	struct cfs_fsck_pack {
+		struct cfs_pack_id id;
+		uint64_t size;
+	} * v; /* ascending */
+	size_t n, cap;
+};
+CFS_MUST_CHECK int cfs_fsck_packs_load(struct cfs_fsck *f,
+				       struct cfs_fsck_packs *packs);
+void cfs_fsck_packs_fini(struct cfs_fsck_packs *packs);
+bool cfs_fsck_packs_have(struct cfs_fsck *f, const struct cfs_fsck_packs *packs,
+			 const struct cfs_digest *digest,
+			 const struct cfs_object_value *v);
 
 #endif

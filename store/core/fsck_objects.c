@@ -15,7 +15,8 @@ static uint64_t prefix_of(const struct cfs_digest *digest)
 }
 
 static int add(struct cfs_fsck_objects *objects,
-	       const struct cfs_digest *digest, uint32_t raw_len, bool derived)
+	       const struct cfs_digest *digest, uint32_t raw_len, bool derived,
+	       bool gone)
 {
 	if (objects->n == objects->cap) {
 		size_t cap = CFS_MAX(objects->cap * 2, (size_t)1024);
@@ -29,7 +30,9 @@ static int add(struct cfs_fsck_objects *objects,
 	objects->v[objects->n++] =
 		(struct cfs_fsck_object){.prefix = prefix_of(digest),
 					 .raw_len = raw_len,
-					 .derived = derived};
+					 .derived = derived,
+					 .gone = gone,
+					 .bad = gone};
 	return 0;
 }
 
@@ -69,7 +72,9 @@ static int find_late(struct cfs_fsck *f, bool is_map,
 	return 1;
 }
 
+/* @packs: NULL, of objects that are read anyway */
 static int load(struct cfs_fsck *f, char class,
+		const struct cfs_fsck_packs *packs,
 		struct cfs_fsck_objects *objects, uint64_t *count)
 {
 	struct cfs_object_value v;
@@ -86,7 +91,8 @@ static int load(struct cfs_fsck *f, char class,
 			continue;
 		}
 		r = add(objects, &digest, v.raw_len,
-			class == 'c' && cfs_object_may_be_derived(&v));
+			class == 'c' && cfs_object_may_be_derived(&v),
+			packs && !cfs_fsck_packs_have(f, packs, &digest, &v));
 		if (r < 0)
 			return r;
 	}
@@ -95,11 +101,16 @@ static int load(struct cfs_fsck *f, char class,
 
 int cfs_fsck_load_objects(struct cfs_fsck *f)
 {
-	int r;
+	_cleanup_(cfs_fsck_packs_fini) struct cfs_fsck_packs packs = {0};
+	int r = 0;
 
 	f->what = "objects";
-	r = load(f, 'c', &f->chunks, &f->result.chunks);
-	return r < 0 ? r : load(f, 'm', &f->maps, &f->result.maps);
+	if (!f->content_only) /* scrub has read them */
+		r = cfs_fsck_packs_load(f, &packs);
+	if (r == 0)
+		r = load(f, 'c', f->content_only ? NULL : &packs, &f->chunks,
+			 &f->result.chunks);
+	return r < 0 ? r : load(f, 'm', NULL, &f->maps, &f->result.maps);
 }
 
 void cfs_fsck_objects_fini(struct cfs_fsck *f)
@@ -142,7 +153,9 @@ static bool check_parts(struct cfs_fsck *f, const struct cfs_digest *digest)
 	for (uint32_t i = 0; i < head->n_parts; i++) {
 		const struct cfs_digest *d = &head->parts[i].digest;
 
-		if (find(&f->chunks, d) || find_late(f, false, d, &raw_len) > 0)
+		const struct cfs_fsck_object *o = find(&f->chunks, d);
+
+		if (o ? !o->gone : find_late(f, false, d, &raw_len) > 0)
 			continue;
 		whole = false;
 		cfs_fsck_missing(f,
@@ -163,12 +176,14 @@ bool cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 	int r = o ? 1 : find_late(f, false, &e->digest, &raw_len);
 
 	f->result.extents++;
-	if (r <= 0)
+	if (r <= 0 || (o && o->gone))
 		cfs_fsck_missing(f, "inode %llu at %llu: chunk %s %s",
 				 (unsigned long long)ino,
 				 (unsigned long long)e->off,
 				 cfs_digest_hex(&e->digest, hex),
-				 r ? "cannot be looked up" : "is missing");
+				 r < 0	 ? "cannot be looked up"
+				 : r > 0 ? "is not in the pack it should be in"
+					 : "is missing");
 	else if (raw_len != e->chunk_len)
 		cfs_fsck_missing(
 			f,
@@ -176,7 +191,7 @@ bool cfs_fsck_extent(struct cfs_fsck *f, uint64_t ino,
 			"instead of %u",
 			(unsigned long long)ino, (unsigned long long)e->off,
 			cfs_digest_hex(&e->digest, hex), raw_len, e->chunk_len);
-	if (o && o->derived && !o->seen) {
+	if (o && o->derived && !o->gone && !o->seen) {
 		o->seen = true;
 		o->bad = !check_parts(f, &e->digest);
 	}

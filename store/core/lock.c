@@ -26,18 +26,22 @@ static int write_holder(int fd, const char *mount)
 	return 0;
 }
 
-/* The text is the holder's unless those that hold it share it. */
-static int busy(int fd, const char *path, struct cfs_error *err)
+/*
+ * @held: the file or the directory, whose lock another has; those that only
+ * read share it.  The text of the file is the holder's if it is the file.
+ */
+static int busy(int held, bool is_file, const char *path, struct cfs_error *err)
 {
 	char text[4200], *mount;
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	ssize_t n;
 	long pid;
 
-	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0)
+	if (flock(held, LOCK_SH | LOCK_NB) == 0)
 		return cfs_fail(err, -EBUSY,
 				"store %s is in use by a process that may only "
 				"read it",
 				path);
+	n = is_file ? pread(held, text, sizeof(text) - 1, 0) : 0;
 	text[n > 0 ? n : 0] = '\0';
 	pid = strtol(text, &mount, 10);
 	mount += strspn(mount, "\n");
@@ -62,7 +66,7 @@ static int take_shared(int dirfd, const char *path, int *fd_out,
 
 	fd = openat(dirfd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-		return busy(fd, path, err);
+		return busy(fd, true, path, err);
 	if (flock(dirfd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return cfs_fail(err, -EBUSY,
 				"store %s is in use by another process", path);
@@ -70,10 +74,30 @@ static int take_shared(int dirfd, const char *path, int *fd_out,
 	return 0;
 }
 
+/* The directory as well, for when somebody deletes the file; not every network
+ * filesystem can. */
+static int take_exclusive(int fd, int dirfd, const char *path,
+			  struct cfs_error *err)
+{
+	int r;
+
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		r = -errno;
+		if (r == -EWOULDBLOCK)
+			return busy(fd, true, path, err);
+		return cfs_fail(err, r, "%s/lock cannot be locked: %s", path,
+				strerror(-r));
+	}
+	if (flock(dirfd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return busy(dirfd, false, path, err);
+	return 0;
+}
+
 int cfs_lock_take(int dirfd, const char *path, int *fd_out, bool *shared_out,
 		  struct cfs_error *err)
 {
 	_cleanup_(cfs_closep) int fd = -1;
+	int r;
 
 	fd = openat(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 		    0644);
@@ -81,23 +105,14 @@ int cfs_lock_take(int dirfd, const char *path, int *fd_out, bool *shared_out,
 	if (*shared_out)
 		return take_shared(dirfd, path, fd_out, err);
 	if (fd < 0) {
-		int r = -errno;
-
+		r = -errno;
 		return cfs_fail(err, r, "%s/lock cannot be opened: %s", path,
 				strerror(-r));
 	}
 	cfs_owner_give(fd, dirfd);
-	/* The directory as well, for when somebody deletes the file; not every
-	 * network filesystem can. */
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 ||
-	    (flock(dirfd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)) {
-		int r = -errno;
-
-		if (r == -EWOULDBLOCK)
-			return busy(fd, path, err);
-		return cfs_fail(err, r, "%s/lock cannot be locked: %s", path,
-				strerror(-r));
-	}
+	r = take_exclusive(fd, dirfd, path, err);
+	if (r < 0)
+		return r;
 	/* Only words for whoever finds it locked: a full disk is no reason
 	 * not to open. */
 	(void)write_holder(fd, "");

@@ -259,7 +259,8 @@ int cfs_store_put_map(struct cfs_store *store,
 		return -ENOMEM;
 	cfs_digest_of(buf.data, buf.len, &digest);
 	r = cfs_object_claim(store, true, &digest);
-	if (r == -ENOENT)
+	/* where the one that is there cannot be read, another is made */
+	if (r == -ENOENT || r == -EIO)
 		r = cfs_append_object(store, true, &digest, 0, buf.data,
 				      buf.len, false);
 	if (r < 0)

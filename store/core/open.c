@@ -77,36 +77,52 @@ static void store_freep(struct cfs_store **s)
 
 /* The index gets what is synced only: a log that has less was damaged, or is
  * an older copy.  What is left is a state that it had, but not the last. */
-static void tell_older(const struct cfs_store *s, uint64_t had,
+static void tell_older(struct cfs_store *s, uint64_t had,
 		       const struct cfs_recovered *found)
 {
-	if (had > found->group)
-		cfs_log(CFS_LOG_ERR,
-			"store %s: the index was made from group %llu, but the "
-			"log ends with group %llu, in pack %08x at %u: what was "
-			"saved in between is not there",
-			s->path, (unsigned long long)had,
-			(unsigned long long)found->group, found->end.pack,
-			found->end.off);
+	if (had <= found->group || s->salvage)
+		return;
+	cfs_log(CFS_LOG_ERR,
+		"store %s: it was at group %llu, but the log ends with group "
+		"%llu, in pack %08x at %u: what was saved in between is not "
+		"there",
+		s->path, (unsigned long long)had,
+		(unsigned long long)found->group, found->end.pack,
+		found->end.off);
+	cfs_loss_note(s, found, had);
 }
 
-static int recover(struct cfs_store *s, struct cfs_error *err)
+static int refuse(const struct cfs_store *s, int r, const char *why,
+		  struct cfs_error *err)
+{
+	if ((r == -EBADMSG || r == -EIO) && !s->salvage)
+		return cfs_fail(
+			err, r,
+			"store %s: %s (`ckptfs fsck --salvage %s` tells "
+			"what can be had)",
+			s->path, why, s->path);
+	return cfs_fail(err, r, "store %s: %s", s->path, why);
+}
+
+static int recover(struct cfs_store *s, struct cfs_recovered *out,
+		   struct cfs_error *err)
 {
 	struct cfs_recovered found = {.clean = true};
 	struct cfs_error own = {""};
-	uint64_t had = cfs_openindex_group(s);
-	int r;
+	uint64_t had = CFS_MAX(cfs_openindex_group(s->index), cfs_loss_end(s));
+	int r = -ESTALE;
 
-	r = cfs_replay(s, false, &found, &own);
+	if (!s->salvage)
+		r = cfs_replay(s, false, &found, &own);
 	if (r == -ESTALE) {
 		memset(own.text, 0, sizeof(own.text));
 		r = cfs_openindex_renew(s, &found, &own);
-		if (r == 0)
-			tell_older(s, had, &found);
 	}
 	if (r < 0)
-		return cfs_fail(err, r, "store %s: %s", s->path,
-				own.text[0] ? own.text : strerror(-r));
+		return refuse(s, r, own.text[0] ? own.text : strerror(-r), err);
+	tell_older(s, had, &found);
+	found.known = CFS_MAX(found.known, had);
+	*out = found;
 	s->recovered_end = found.end;
 	s->recovered_snapshot = found.snapshot;
 	s->group_digest = found.digest;
@@ -119,7 +135,10 @@ static int recover(struct cfs_store *s, struct cfs_error *err)
 /* Engine and index are there. */
 static int open_rest(struct cfs_store *s, struct cfs_error *err)
 {
-	struct cfs_packs_options po = {.pack_bytes = s->options.pack_bytes};
+	struct cfs_packs_options po = {.pack_bytes = s->options.pack_bytes,
+				       .salvage = s->options.salvage};
+	struct cfs_error own = {""};
+	struct cfs_recovered found;
 	int r;
 
 	s->slab = SLAB_BYTES;
@@ -128,20 +147,27 @@ static int open_rest(struct cfs_store *s, struct cfs_error *err)
 		po.reserve_bytes = 2 * po.pack_bytes;
 	}
 	memcpy(po.uuid, s->config.uuid, sizeof(po.uuid));
-	r = cfs_packs_open(s->engine, &po, &s->packs, err);
+	r = cfs_packs_open(s->engine, &po, &s->packs, &own);
 	if (r < 0)
-		return r;
+		return r == -EIO ? refuse(s, r, own.text, err)
+				 : cfs_fail(err, r, "%s", own.text);
 	cfs_packs_on_moved(s->packs, cfs_append_moved, s);
 	s->cache = cfs_framecache_new(s->options.cache_bytes);
 	if (!s->cache)
 		return cfs_fail(err, -ENOMEM, "no memory to open the store");
-	r = recover(s, err);
+	s->salvage = po.salvage ? CFS_SALVAGE_SOME : CFS_SALVAGE_NO;
+	r = recover(s, &found, err);
 	if (r < 0)
 		return r;
 	/* not before: recovery may put another index in the place of this */
 	s->levels = cfs_levels_new(s->index);
 	if (!s->levels)
 		return cfs_fail(err, -ENOMEM, "no memory to open the store");
+	if (s->salvage) {
+		r = cfs_salvage_begin(s, &found, err);
+		if (r < 0)
+			return r;
+	}
 	if (s->options.no_sync_thread || s->options.read_only)
 		return 0;
 	r = cfs_group_start_thread(s);
@@ -213,6 +239,8 @@ int cfs_store_close(struct cfs_store *store)
 		return 0;
 	cfs_group_stop_thread(store);
 	r = cfs_group_commit(store, CFS_WISH_CLEAN);
+	if (r == 0 && !store->options.read_only)
+		cfs_loss_end_set(store);
 	if (r == 0 && atomic_load_explicit(&store->lost, memory_order_relaxed))
 		r = -EIO;
 	if (r < 0)

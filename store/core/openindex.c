@@ -5,6 +5,7 @@
 #include "store/core/store_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <string.h>
@@ -96,7 +97,7 @@ int cfs_openindex(struct cfs_store *s, struct cfs_error *err)
 }
 
 /* Every key one by one: an index that was handed in. */
-static int index_empty(struct cfs_index *index)
+int cfs_openindex_empty(struct cfs_index *index)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
 	_cleanup_(cfs_index_iter_freep) struct cfs_index_iter *it = NULL;
@@ -117,12 +118,16 @@ static int index_empty(struct cfs_index *index)
 }
 
 /* All that the log tells, into the empty index. */
-static int fill(struct cfs_store *s, struct cfs_recovered *found,
-		struct cfs_error *err)
+static int fill(struct cfs_store *s, struct cfs_index *before,
+		struct cfs_recovered *found, struct cfs_error *err)
 {
 	_cleanup_(cfs_batch_fini) struct cfs_batch batch = CFS_BATCH_INIT;
 	struct cfs_applied a;
-	int r = cfs_replay(s, true, found, err);
+	int r;
+
+	if (s->salvage)
+		return cfs_salvage_fill(s, before, found, err);
+	r = cfs_replay(s, true, found, err);
 
 	if (r == 0)
 		r = cfs_rebuild_objects(s, found->end, err);
@@ -136,40 +141,88 @@ static int fill(struct cfs_store *s, struct cfs_recovered *found,
 }
 
 /* The last group that the index has; 0: none. */
-uint64_t cfs_openindex_group(const struct cfs_store *s)
+uint64_t cfs_openindex_group(struct cfs_index *index)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf buf = CFS_BUF_INIT;
 	struct cfs_applied a;
 	struct cfs_key key;
 
 	cfs_key_applied(&key);
-	if (s->index->ops->get(s->index, cfs_key_slice(&key), &buf) < 0 ||
+	if (index->ops->get(index, cfs_key_slice(&key), &buf) < 0 ||
 	    cfs_applied_decode(buf.data, buf.len, &a) < 0)
 		return 0;
 	return a.group;
 }
 
+static void exchange_back(const char *from, const char *to)
+{
+	(void)renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE);
+}
+
+/* Never neither of them, whenever the power fails: in salvage the index may
+ * have the only copy.  Where there was one, it is at @from then. */
+static int index_exchange(struct cfs_store *s, const char *from, const char *to)
+{
+	int r = 0;
+
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE) < 0)
+		r = -errno;
+	/* not every filesystem can */
+	if (r == -EINVAL || r == -ENOSYS || r == -ENOTSUP || r == -ENOENT) {
+		r = index_delete(to);
+		if (r == 0 && rename(from, to) < 0)
+			r = -errno;
+	}
+	if (r == 0 && fsync(s->dirfd) < 0) {
+		r = -errno;
+		exchange_back(from, to);
+	}
+	return r;
+}
+
 /* The new one, which is whole, in the place of the one there was. */
 static int index_switch(struct cfs_store *s, const char *from,
-			const struct cfs_recovered *found,
-			struct cfs_error *err)
+			struct cfs_recovered *found, struct cfs_error *err)
 {
 	char path[4096];
 	int r = index_path(s, "index", path, sizeof(path));
 
 	cfs_index_close(cfs_steal(s->index));
 	if (r == 0)
-		r = index_delete(path);
-	if (r == 0 && rename(from, path) < 0)
-		r = -errno;
+		r = index_exchange(s, from, path);
 	if (r < 0)
 		return cfs_fail(err, r, "%s cannot be replaced: %s", path,
 				strerror(-r));
 	r = index_open_at(s, path, err);
 	/* closing may have found no room for the last of it */
 	if (r == 0 && !s->index_in_memory &&
-	    cfs_openindex_group(s) != found->group)
+	    cfs_openindex_group(s->index) != found->group)
 		r = cfs_fail(err, -ENOSPC, "%s cannot be written", path);
+	if (r == 0 && s->index_in_memory)
+		r = s->salvage ? cfs_fail(err, -ENOSPC,
+					  "there is no room for %s", path)
+			       : fill(s, NULL, found, err);
+	if (r == 0) {
+		(void)index_delete(from);
+		return 0;
+	}
+	if (s->index)
+		cfs_index_close(cfs_steal(s->index));
+	exchange_back(from, path);
+	return r;
+}
+
+/* Until the next opening. */
+static int index_in_memory(struct cfs_store *s, struct cfs_recovered *found,
+			   struct cfs_error *err)
+{
+	struct cfs_index *before = cfs_steal(s->index);
+	int r = index_open_in_memory(s);
+
+	if (r == 0)
+		r = fill(s, before, found, err);
+	if (before)
+		cfs_index_close(before);
 	return r;
 }
 
@@ -186,20 +239,15 @@ static int index_beside(struct cfs_store *s, struct cfs_recovered *found,
 	if (r == 0)
 		r = index_open_at(s, path, err);
 	if (r == 0)
-		r = fill(s, found, err);
+		r = fill(s, before, found, err);
 	if (r < 0) {
 		if (s->index)
 			cfs_index_close(s->index);
 		(void)index_delete(path);
 		s->index = cfs_steal(before);
 	}
-	if (r == -ENOSPC || r == -EDQUOT) {
-		/* not for two: in memory until the next opening */
-		cfs_index_close(s->index);
-		s->index = cfs_index_mem_new();
-		s->index_in_memory = true;
-		r = s->index ? fill(s, found, err) : -ENOMEM;
-	}
+	if (r == -ENOSPC || r == -EDQUOT) /* not for two */
+		return index_in_memory(s, found, err);
 	if (before)
 		cfs_index_close(before);
 	if (r < 0)
@@ -212,9 +260,11 @@ int cfs_openindex_renew(struct cfs_store *s, struct cfs_recovered *found,
 {
 	int r;
 
+	if (s->salvage && (s->dirfd < 0 || s->options.read_only))
+		return index_in_memory(s, found, err);
 	if (s->dirfd < 0 || s->index_in_memory) {
-		r = index_empty(s->index);
-		return r < 0 ? r : fill(s, found, err);
+		r = cfs_openindex_empty(s->index);
+		return r < 0 ? r : fill(s, NULL, found, err);
 	}
 	return index_beside(s, found, err);
 }

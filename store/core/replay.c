@@ -107,6 +107,7 @@ static int new_tip(struct replay *rp, const struct cfs_group_record *g,
 		.end = behind(at, CFS_GROUP_BYTES),
 		.snapshot = snapshot_of(rp, g, at),
 		.flags = g->flags,
+		.time_ns = g->time_ns,
 	};
 	/* A pack's head names a snapshot that is durable. */
 	if (rp->from_snapshot && !rp->have_tip)
@@ -141,6 +142,7 @@ static int meet(struct replay *rp, const struct cfs_group_record *g,
 	rp->batches.n = 0;
 	rp->tip.end = behind(at, CFS_GROUP_BYTES);
 	rp->tip.flags = g->flags;
+	rp->tip.time_ns = g->time_ns;
 	rp->tip.prev = g->prev;
 	rp->before = rp->tip;
 	rp->met = true;
@@ -148,8 +150,27 @@ static int meet(struct replay *rp, const struct cfs_group_record *g,
 	return r;
 }
 
+/* Salvage: something is missing before it.  A snapshot needs nothing. */
+static int unfit_salvaged(struct replay *rp, const struct cfs_group_record *g,
+			  const struct cfs_digest *digest,
+			  struct cfs_position at)
+{
+	int r = 0;
+
+	if (g->flags & CFS_GROUP_SNAPSHOT && g->number > rp->tip.number)
+		r = batches_fit(rp, g);
+	if (r > 0) {
+		r = new_tip(rp, g, digest, at, false);
+		rp->tip.afresh = true;
+	}
+	rp->batches.n = 0;
+	return r;
+}
+
 static int unfit(struct replay *rp, struct cfs_position at)
 {
+	if (rp->store->salvage)
+		return 0;
 	if (!rp->broken)
 		rp->broken_at = at;
 	rp->broken = true;
@@ -175,6 +196,7 @@ static int on_group(struct replay *rp, const struct cfs_record *record,
 		return unfit(rp, at);
 	cfs_digest_of(payload, sizeof(payload), &digest);
 	rp->synced = CFS_MAX(rp->synced, g.synced);
+	rp->known = CFS_MAX(rp->known, g.number);
 	if (rp->broken)
 		return 0;
 	if (!rp->met)
@@ -189,6 +211,8 @@ static int on_group(struct replay *rp, const struct cfs_record *record,
 	r = next || again ? batches_fit(rp, &g) : 0;
 	if (r < 0)
 		return r;
+	if (!r && rp->store->salvage)
+		return unfit_salvaged(rp, &g, &digest, at);
 	if (!r)
 		return unfit(rp, at);
 	return new_tip(rp, &g, &digest, at, again);
@@ -234,101 +258,6 @@ static int on_record(void *arg, const struct cfs_record *record,
 	return 0;
 }
 
-/* ---- the end of the log ---- */
-
-static int damaged(struct replay *rp, struct cfs_position at,
-		   struct cfs_error *err)
-{
-	return cfs_fail(err, -EBADMSG,
-			"pack %08x is damaged at %u: group %llu, which was "
-			"synced, cannot be read",
-			at.pack, at.off,
-			(unsigned long long)rp->tip.number + 1);
-}
-
-/* Is all that was appended for the tip as it should be?  1, 0, an error. */
-static int tip_intact(struct replay *rp)
-{
-	size_t i;
-	int r;
-
-	for (i = 0; i < rp->tip_objects.n; i++) {
-		r = cfs_packs_verify(rp->store->packs,
-				     &rp->tip_objects.items[i].record,
-				     rp->tip_objects.items[i].place);
-		if (r == -EBADMSG) {
-			cfs_log(CFS_LOG_WARN,
-				"pack %08x: what came after group %llu never "
-				"reached the disk; it is cut off",
-				rp->tip_objects.items[i].place.pack.number,
-				(unsigned long long)rp->before.number);
-			return 0;
-		}
-		if (r < 0)
-			return r;
-	}
-	return 1;
-}
-
-/* A killed process leaves bytes in the page cache: what was recovered must not
- * get lost once something stands on it. */
-static int make_durable(struct replay *rp)
-{
-	struct cfs_engine *engine = cfs_packs_engine(rp->store->packs);
-	uint32_t n = CFS_MAX(rp->before.end.pack, 1u);
-	int r = 0;
-
-	if (rp->store->untouched) /* nothing will stand on it */
-		return 0;
-	for (; r == 0 && n <= rp->tip.end.pack; n++) {
-		r = engine->ops->sync(engine, (struct cfs_pack_id){0, n});
-		if (r == -ENOENT)
-			r = 0;
-	}
-	return r;
-}
-
-static int finish(struct replay *rp, const struct cfs_scan_end *end,
-		  struct cfs_recovered *out, struct cfs_error *err)
-{
-	bool torn = end->why == CFS_SCAN_TORN;
-	int r;
-
-	if (!rp->met)
-		return -ESTALE;
-	/* Records behind what is not whole may say that it was synced. */
-	rp->synced = CFS_MAX(rp->synced, end->synced);
-	if (rp->synced > rp->tip.number)
-		return damaged(rp, rp->broken ? rp->broken_at : end->at, err);
-	if (rp->from_snapshot && !rp->have_tip)
-		return damaged(rp, rp->tip.snapshot, err);
-	if (!rp->tip_applied && rp->have_tip && rp->synced < rp->tip.number) {
-		r = tip_intact(rp);
-		if (r > 0)
-			r = make_durable(rp);
-		else if (r == 0) {
-			rp->tip = rp->before;
-			rp->tip_applied = true;
-			rp->trailing = true;
-		}
-		if (r < 0)
-			return r;
-	}
-	r = cfs_replay_apply(rp);
-	if (r < 0)
-		return r;
-	*out = (struct cfs_recovered){
-		.end = rp->tip.end,
-		.snapshot = rp->tip.snapshot,
-		.from = cfs_tip_from(&rp->tip),
-		.group = rp->tip.number,
-		.digest = rp->tip.digest,
-		.clean = !torn && !rp->broken && !rp->trailing &&
-			 (!rp->tip.number || rp->tip.flags & CFS_GROUP_CLEAN),
-	};
-	return 0;
-}
-
 /* ---- where to begin ---- */
 
 static int begin(struct replay *rp, struct cfs_position *from)
@@ -343,7 +272,9 @@ static int begin(struct replay *rp, struct cfs_position *from)
 	rp->before = rp->tip;
 	rp->tip_applied = true;
 	if (rp->rebuild) {
-		*from = rp->tip.snapshot;
+		/* or from the first record there is */
+		if (rp->store->salvage != CFS_SALVAGE_ALL)
+			*from = rp->tip.snapshot;
 		rp->from_snapshot = from->pack;
 		rp->met = true;
 		return 0;
@@ -378,7 +309,7 @@ int cfs_replay(struct cfs_store *store, bool rebuild, struct cfs_recovered *out,
 		r = cfs_packs_scan(store->packs, from, on_record, &rp, &end,
 				   err);
 	if (r == 0)
-		r = finish(&rp, &end, out, err);
+		r = cfs_replay_finish(&rp, &end, out, err);
 	cfs_seen_free(&rp.batches);
 	cfs_seen_free(&rp.objects);
 	cfs_seen_free(&rp.tip_batches);

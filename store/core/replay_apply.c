@@ -121,6 +121,12 @@ int cfs_replay_apply(struct replay *rp)
 
 	if (rp->tip_applied)
 		return 0;
+	if (rp->tip.afresh) {
+		r = cfs_openindex_empty(rp->store->index);
+		if (r < 0)
+			return r;
+		rp->any_applied = false;
+	}
 	r = apply_batches(rp, &batch);
 	if (r < 0)
 		return r;

@@ -20,6 +20,8 @@ struct cfs_tip { /* a group that fits */
 	struct cfs_position end;      /* behind its GROUP record */
 	struct cfs_position snapshot; /* the newest there was by then */
 	uint8_t flags;
+	bool afresh; /* a snapshot that does not go on from what is before */
+	uint64_t time_ns;
 };
 
 struct replay {
@@ -34,6 +36,7 @@ struct replay {
 	bool trailing;	  /* records behind the tip */
 	struct cfs_tip tip, before;
 	uint64_t synced; /* groups up to this one were synced */
+	uint64_t known;	 /* salvage: the youngest there are signs of */
 	struct cfs_position broken_at;
 	struct cfs_seen_list batches, objects; /* since the tip */
 	struct cfs_seen_list tip_batches, tip_objects;
@@ -67,5 +70,13 @@ CFS_MUST_CHECK int cfs_replay_commit(struct replay *rp,
 				     const struct cfs_batch *batch);
 /* The tip, which counts, if that is not done already. */
 CFS_MUST_CHECK int cfs_replay_apply(struct replay *rp);
+
+/* ---- replay_end.c ---- */
+
+/* All was scanned. */
+CFS_MUST_CHECK int cfs_replay_finish(struct replay *rp,
+				     const struct cfs_scan_end *end,
+				     struct cfs_recovered *out,
+				     struct cfs_error *err);
 
 #endif

@@ -320,6 +320,7 @@ int cfs_store_scrub(struct cfs_store *store,
 	struct scrub s = {.store = store, .control = control};
 	int r = -ENOMEM;
 
+	s.result.lost = cfs_loss_tell(store, control);
 	s.items = malloc(PORTION * sizeof(*s.items));
 	if (s.items)
 		r = scrub(&s);

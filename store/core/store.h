@@ -45,9 +45,9 @@ struct cfs_store_init_options {
 CFS_MUST_CHECK int cfs_store_init(const char *path,
 				  const struct cfs_store_init_options *options,
 				  struct cfs_error *err);
-/* Is there a store at @path?  From its ckptfs.json alone: 1, also where that is
- * damaged or of a newer version (opening says so); 0; or an error: -EACCES,
- * nobody here may know. */
+/* Is there a store at @path?  From its ckptfs.json: 1, also where that is
+ * damaged or of a newer version, or missing where there are packs (opening says
+ * so); 0; or an error: -EACCES, nobody here may know. */
 CFS_MUST_CHECK int cfs_store_probe(const char *path);
 
 struct cfs_store_options {
@@ -56,7 +56,13 @@ struct cfs_store_options {
 	unsigned workers;	/* 0: one per processor */
 	bool no_sync_thread;	/* tests commit by hand */
 	bool read_only;		/* the log stays as it is */
-	uint32_t pack_bytes;	/* 0: default (tests) */
+	/*
+	 * For a store that refuses to open because its log is damaged: goes
+	 * back to the newest state that can be had, and on from there; nothing
+	 * is removed.  With read_only it is only looked at.
+	 */
+	bool salvage;
+	uint32_t pack_bytes; /* 0: default (tests) */
 	/* Long replays; or NULL.  @total 0: not known. */
 	void (*progress)(void *arg, uint64_t done, uint64_t total,
 			 const char *what);
@@ -94,6 +100,17 @@ const char *cfs_store_path(const struct cfs_store *store);
 bool cfs_store_read_only(const struct cfs_store *store);
 /* Read-only, and nothing beside the log may be written either. */
 bool cfs_store_is_untouched(const struct cfs_store *store);
+struct cfs_salvaged {	       /* what ->salvage led to */
+	uint64_t group, known; /* what it is at; the youngest it has been at */
+	uint64_t time_ns;      /* of that group; 0: not known */
+	bool from_index;       /* the log has less */
+	uint64_t passed;       /* places in the log that do not hold */
+	uint32_t pack, off;    /* the first of them */
+};
+void cfs_store_salvaged(const struct cfs_store *store,
+			struct cfs_salvaged *out);
+/* What went lost and is told by scrub and fsck is known: told no more. */
+CFS_MUST_CHECK int cfs_store_acknowledge(struct cfs_store *store);
 /* The last process that had it open did not close it. */
 bool cfs_store_was_unclean(const struct cfs_store *store);
 /* For the one who finds the store in use: it is mounted at @dir (NULL:
@@ -241,6 +258,7 @@ struct cfs_scrub_result {
 	uint64_t chunks, maps, bytes, damaged, missing;
 	uint64_t log_damaged; /* of damaged: records that are no objects */
 	uint64_t files;	      /* names whose content is affected */
+	uint64_t lost;	      /* times that it went back to an older state */
 };
 /* Every record of the log that a rebuild needs (damage there makes a fresh
  * snapshot, so that it is not needed any more), then every digest of every
@@ -256,8 +274,8 @@ struct cfs_fsck_result {
 	uint64_t files; /* names whose content is affected */
 };
 /* The namespace in itself: names lead to inodes and back, counts agree, every
- * chunk and map referred to is there (not read: that is scrub).  Files are
- * named as scrub does. */
+ * chunk and map referred to is there (not read: that is scrub; only that its
+ * pack is there, as long as it must be).  Files are named as scrub does. */
 CFS_MUST_CHECK int cfs_store_fsck(struct cfs_store *store,
 				  const struct cfs_job_control *control,
 				  struct cfs_fsck_result *result_out,

@@ -28,6 +28,14 @@ enum {
 	CFS_WISH_ALL = 8,      /* no change waits for a later round */
 };
 
+/* How the log is read: as it must be; what can be had of it, from the newest
+ * snapshot or from its first record on. */
+enum cfs_salvage {
+	CFS_SALVAGE_NO,
+	CFS_SALVAGE_SOME,
+	CFS_SALVAGE_ALL
+};
+
 /* The frozen level between rounds. */
 enum cfs_frozen {
 	CFS_FROZEN_NONE,
@@ -49,8 +57,11 @@ struct cfs_store {
 	struct cfs_store_options options; /* zeros replaced */
 	struct cfs_engine *engine;
 	struct cfs_index *index;
-	bool index_in_memory; /* the disk has no room for one */
-	bool untouched;	      /* its directory may only be read */
+	bool index_in_memory;	  /* the disk has no room for one */
+	bool untouched;		  /* its directory may only be read */
+	enum cfs_salvage salvage; /* the log is read past damage */
+	struct cfs_salvaged salvaged;
+	uint64_t end_group; /* as cfs_loss_end() said */
 	struct cfs_packs *packs;
 	struct cfs_levels *levels;
 	struct cfs_workers *workers;
@@ -145,6 +156,8 @@ int cfs_config_write(int dirfd, const struct cfs_store_init_options *options,
 		     struct cfs_error *err);
 int cfs_config_read(int dirfd, const char *path,
 		    struct cfs_store_config *config, struct cfs_error *err);
+/* Packs as a store has them, whatever else is there. */
+bool cfs_config_has_packs(int dirfd);
 /* Pure: ckptfs.json's text; @path is for messages.  -EBADMSG, and
  * -EPROTONOSUPPORT: of a newer store.  cfs_config_fini() after success. */
 CFS_MUST_CHECK int cfs_config_parse(const char *text, const char *path,
@@ -163,8 +176,29 @@ int cfs_openindex(struct cfs_store *store, struct cfs_error *err);
 /* Made of the log alone; after a failure the one there was is still there. */
 int cfs_openindex_renew(struct cfs_store *store, struct cfs_recovered *found,
 			struct cfs_error *err);
+int cfs_openindex_empty(struct cfs_index *index);
 /* The last group that the index has; 0: none. */
-uint64_t cfs_openindex_group(const struct cfs_store *store);
+uint64_t cfs_openindex_group(struct cfs_index *index);
+
+/* ---- salvage.c, loss.c ---- */
+
+/* Into the empty index: the newest state that the log proves, or what @before
+ * (or NULL) has where that is younger; and all objects there are. */
+int cfs_salvage_fill(struct cfs_store *store, struct cfs_index *before,
+		     struct cfs_recovered *found, struct cfs_error *err);
+/* The log goes on from there in packs of its own. */
+int cfs_salvage_begin(struct cfs_store *store,
+		      const struct cfs_recovered *found, struct cfs_error *err);
+/* The store was opened at @found though it had been at @known: kept until
+ * somebody says that he knows. */
+void cfs_loss_note(struct cfs_store *store, const struct cfs_recovered *found,
+		   uint64_t known);
+/* A finding for each that is kept; how many. */
+uint64_t cfs_loss_tell(struct cfs_store *store,
+		       const struct cfs_job_control *control);
+/* The last group as of a clean end; what is known of it when it is opened. */
+void cfs_loss_end_set(struct cfs_store *store);
+uint64_t cfs_loss_end(struct cfs_store *store);
 
 /* ---- replay.c, rebuild.c ---- */
 
@@ -174,6 +208,12 @@ struct cfs_recovered {
 	uint64_t group;
 	struct cfs_digest digest; /* of its GROUP payload */
 	bool clean;
+	uint64_t time_ns; /* of that group */
+	/* salvage: the youngest group there are signs of; and places that do
+	 * not hold */
+	uint64_t known, passed;
+	bool from_index;
+	struct cfs_position passed_first;
 };
 /* Makes the index what the log says.  -ESTALE: the index cannot catch up and
  * must be emptied, then @rebuild. */

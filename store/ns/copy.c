@@ -120,5 +120,6 @@ ssize_t cfs_ns_copy_range(struct cfs_ns_file *in, uint64_t in_off,
 		r = copy(out->ino, &pin, in_off, n, out_off);
 	}
 	cfs_ino_unpin(ns, &pin);
+
 	return r < 0 ? r : (ssize_t)n;
 }

@@ -106,7 +106,9 @@ int cfs_ns_make(struct cfs_ns *ns, const struct cfs_make *make,
 	(void)pthread_rwlock_wrlock(&ns->names);
 	r = cfs_dir_get(ns, make->dir, &dir);
 	if (r == 0) {
-		r = cfs_dirent_get(ns, make->dir, make->name, &v);
+		r = cfs_absent_has(ns, make->dir, make->name)
+			    ? -ENOENT
+			    : cfs_dirent_get(ns, make->dir, make->name, &v);
 		if (r == 0)
 			r = -EEXIST;
 	}

@@ -55,6 +55,7 @@ int cfs_dirent_add(struct cfs_ns *ns, struct cfs_batch *batch, uint64_t dir,
 		r = cfs_ns_new_cookie(ns, &v.cookie);
 	if (r < 0)
 		return r;
+	cfs_absent_drop(ns, dir, name);
 	cfs_dirent_encode(&v, &val);
 	if (val.failed)
 		return -ENOMEM;
@@ -172,6 +173,17 @@ void cfs_ino_found(struct cfs_ino *ino, const char *name)
 		ino->name = strdup(name); /* only a hint */
 }
 
+/* names held shared. */
+static int find(struct cfs_ns *ns, uint64_t dir, const char *name,
+		struct cfs_dirent_value *out)
+{
+	int r = cfs_dirent_get(ns, dir, name, out);
+
+	if (r == -ENOENT)
+		cfs_absent_put(ns, dir, name);
+	return r;
+}
+
 int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,
 		  struct stat *st_out)
 {
@@ -190,7 +202,7 @@ int cfs_ns_lookup(struct cfs_ns *ns, uint64_t dir, const char *name,
 	else if (r == 0 && !strcmp(name, ".."))
 		v.ino = d->parent;
 	else if (r == 0)
-		r = cfs_dirent_get(ns, dir, name, &v);
+		r = find(ns, dir, name, &v);
 	if (r == 0)
 		r = cfs_ino_get(ns, v.ino, &i);
 	if (r == 0)

@@ -180,5 +180,7 @@ ssize_t cfs_ns_pread(struct cfs_ns_file *file, void *buf, size_t len,
 	n = cfs_ino_pread(file->ino, buf, len, off);
 	if (n > 0)
 		read_ahead(file, off, (size_t)n);
+	else if (n < 0)
+		cfs_ns_tell_damage(file->ino->ns, file->ino->ino, (int)n);
 	return n;
 }

@@ -62,6 +62,11 @@ int cfs_ns_link(struct cfs_ns *ns, uint64_t ino, uint64_t dir, const char *name,
 	}
 	cfs_ino_put(i);
 	cfs_ino_put(d);
+	if (r < 0 || !cfs_ns_is_marker(ns, name))
+		return r;
+	r = cfs_ns_sync(ns);
+	if (r < 0)
+		cfs_ns_forget(ns, ino, 1);
 	return r;
 }
 

@@ -125,7 +125,7 @@ static int read_record(struct cfs_ino *i)
 	i->atime = rec.atime;
 	i->ctime = rec.ctime;
 	i->btime = rec.btime;
-	i->cur.size = rec.size;
+	i->cur.size = i->due = rec.size;
 	i->cur.mtime = rec.mtime;
 	i->kind = rec.content;
 	i->map = rec.map;

@@ -207,6 +207,7 @@ static void ns_free(struct cfs_ns *ns)
 {
 	cfs_ino_drop_all(ns);
 	(void)pthread_rwlock_destroy(&ns->names);
+	(void)pthread_mutex_destroy(&ns->absent_lock);
 	(void)pthread_mutex_destroy(&ns->table_lock);
 	(void)pthread_mutex_destroy(&ns->number_lock);
 	(void)pthread_cond_destroy(&ns->loaded);
@@ -236,6 +237,7 @@ static struct cfs_ns *ns_alloc(struct cfs_store *store,
 		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	(void)pthread_rwlock_init(&ns->names, &attr);
 	(void)pthread_rwlockattr_destroy(&attr);
+	(void)pthread_mutex_init(&ns->absent_lock, NULL);
 	(void)pthread_mutex_init(&ns->table_lock, NULL);
 	(void)pthread_mutex_init(&ns->number_lock, NULL);
 	(void)pthread_cond_init(&ns->loaded, NULL);

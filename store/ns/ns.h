@@ -164,6 +164,7 @@ CFS_MUST_CHECK int cfs_ns_fsync(struct cfs_ns_file *file);
 /* close(2) of one descriptor: durable for a completion marker that was
  * written through it. */
 CFS_MUST_CHECK int cfs_ns_flush(struct cfs_ns_file *file);
+
 /* The last descriptor is gone.  Never fails; the last one of an inode seals it.
  */
 void cfs_ns_close_file(struct cfs_ns_file *file);

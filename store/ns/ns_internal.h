@@ -94,6 +94,16 @@ struct cfs_pin { /* content that somebody holds; zeros at first */
 	struct cfs_pieces *pieces;
 };
 
+#define CFS_ABSENT 64u
+
+struct cfs_absent { /* a name that is not in @dir; 0: none */
+	uint64_t dir;
+	size_t len;
+	char name[CFS_NAME_MAX];
+};
+
+#define CFS_NS_TOLD 64u
+
 struct cfs_ns {
 	struct cfs_store *store;
 	struct cfs_levels *levels;
@@ -101,6 +111,10 @@ struct cfs_ns {
 	uint64_t dev; /* of versions: from the store's uuid */
 
 	pthread_rwlock_t names; /* exclusive: names change */
+
+	/* Written by who has names exclusively, or shared with the lock. */
+	pthread_mutex_t absent_lock;
+	struct cfs_absent absent[CFS_ABSENT];
 
 	pthread_mutex_t table_lock;
 	pthread_cond_t loaded;
@@ -123,11 +137,13 @@ struct cfs_ns {
 	 * set inside, read when nobody is. */
 	atomic_bool pointed;
 	atomic_bool crowded; /* somebody commits because of them; relaxed */
+	_Atomic uint64_t told[CFS_NS_TOLD]; /* inodes, of damage; relaxed */
 };
 
 struct cfs_ns_file {
 	struct cfs_ino *ino;
 	int flags;
+
 	atomic_bool wrote;  /* since the last flush */
 	atomic_bool staged; /* it truncated; closing it ends the staging */
 	_Atomic uint64_t next, advised; /* relaxed: read-ahead is a guess */
@@ -204,6 +220,20 @@ void cfs_dir_changed(struct cfs_ino *dir, int links);
 void cfs_ino_unlink(const struct cfs_ino *ino, struct cfs_batch *batch);
 /* Inside: the batch was applied. */
 void cfs_ino_unlinked(struct cfs_ino *ino);
+
+/* ---- absent.c ---- */
+
+/* names shared: it was looked for. */
+void cfs_absent_put(struct cfs_ns *ns, uint64_t dir, const char *name);
+/* names exclusive: true if it is surely not there; it will be. */
+bool cfs_absent_has(struct cfs_ns *ns, uint64_t dir, const char *name);
+void cfs_absent_drop(struct cfs_ns *ns, uint64_t dir, const char *name);
+
+/* ---- damage.c ---- */
+
+/* A read failed with @r: where that is damage, the file is named in the log.
+ * No lock is held. */
+void cfs_ns_tell_damage(struct cfs_ns *ns, uint64_t ino, int r);
 
 /* ---- ns.c ---- */
 

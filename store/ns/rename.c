@@ -196,7 +196,10 @@ int cfs_ns_rename(struct cfs_ns *ns, uint64_t dir, const char *name,
 	cfs_ino_put(m.ino);
 	cfs_ino_put(m.new_dir);
 	cfs_ino_put(m.dir);
-	if (r == 1)
-		r = cfs_ns_is_marker(ns, new_name) ? cfs_ns_sync(ns) : 0;
-	return r;
+	if (r != 1)
+		return r;
+	if (cfs_ns_is_marker(ns, new_name) ||
+	    (flags & RENAME_EXCHANGE && cfs_ns_is_marker(ns, name)))
+		return cfs_ns_sync(ns);
+	return 0;
 }

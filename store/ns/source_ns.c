@@ -185,6 +185,8 @@ static ssize_t file_pread(struct cfs_file *file, void *buf, size_t len,
 		return 0;
 	len = (size_t)CFS_MIN((uint64_t)len, size - off);
 	r = cfs_pieces_read(f->ns->store, f->pin.pieces, buf, len, off);
+	if (r < 0)
+		cfs_ns_tell_damage(f->ns, (uint64_t)f->st.st_ino, r);
 	return r < 0 ? r : (ssize_t)len;
 }
 

@@ -31,6 +31,8 @@ static int remove_name(struct cfs_ns *ns, uint64_t dir, const char *name,
 		return r;
 	cfs_ino_unlink(i, &b);
 	cfs_store_enter(ns->store);
+	/* what was there instead of it must not go first */
+	cfs_ns_points(ns);
 	r = cfs_levels_apply(ns->levels, &b);
 	if (r == 0) {
 		cfs_ino_unlinked(i);

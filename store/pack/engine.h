@@ -53,8 +53,7 @@ struct cfs_engine_ops {
 	int (*list)(struct cfs_engine *engine, cfs_pack_fn *fn, void *arg);
 	/* 0 or -ENOENT; reads under way still end well. */
 	int (*remove)(struct cfs_engine *engine, struct cfs_pack_id id);
-	/* Refs are for leases, when several nodes share a store; nothing but
-	 * tests calls these two until then. */
+	/* Refs are for few and small things that are no part of the log. */
 	/* A ref's value, at most 4096 bytes; -ENOENT. */
 	int (*ref_get)(struct cfs_engine *engine, const char *name,
 		       struct cfs_buf *out);
@@ -94,6 +93,9 @@ enum cfs_engine_call {
 /* The @nth (from 1) such call from now on fails with @r; 0: none. */
 void cfs_engine_mem_fail(struct cfs_engine *engine, enum cfs_engine_call call,
 			 unsigned nth, int r);
+/* A sector that cannot be read from now on: -EIO.  Up to 4. */
+void cfs_engine_mem_bad(struct cfs_engine *engine, struct cfs_pack_id id,
+			uint32_t off, uint32_t len);
 /* Rooms beyond this many bytes in all are -ENOSPC; 0: no limit. */
 void cfs_engine_mem_limit(struct cfs_engine *engine, uint64_t bytes);
 /*

@@ -218,6 +218,19 @@ static int mem_seal(struct cfs_engine *engine, struct cfs_pack_id id,
 	return r;
 }
 
+static bool is_bad(const struct cfs_engine_mem *mem, struct cfs_pack_id id,
+		   uint64_t off, size_t len)
+{
+	for (size_t i = 0; i < mem->n_bad; i++) {
+		const struct cfs_place *b = &mem->bad[i];
+
+		if (cmp(b->pack, id) == 0 && off < (uint64_t)b->off + b->len &&
+		    b->off < off + len)
+			return true;
+	}
+	return false;
+}
+
 static ssize_t mem_read(struct cfs_engine *engine, struct cfs_pack_id id,
 			void *buf, size_t len, uint64_t off)
 {
@@ -230,6 +243,8 @@ static ssize_t mem_read(struct cfs_engine *engine, struct cfs_pack_id id,
 	p = cfs_engine_mem_find(mem, id);
 	if (!p)
 		r = -ENOENT;
+	if (r == 0 && is_bad(mem, id, off, len))
+		r = -EIO;
 	if (r == 0 && off < p->bytes.len) {
 		len = CFS_MIN(len, p->bytes.len - (size_t)off);
 		if (len)
@@ -385,6 +400,9 @@ static void mem_close(struct cfs_engine *engine)
 		cfs_buf_free(&mem->events[i].data);
 	for (size_t i = 0; i < mem->n_before; i++)
 		cfs_buf_free(&mem->before[i].bytes);
+	for (size_t i = 0; i < mem->n_refs_before; i++)
+		cfs_buf_free(&mem->refs_before[i].value);
+	free(mem->refs_before);
 	free(mem->before);
 	free(mem->packs);
 	free(mem->refs);
@@ -428,6 +446,17 @@ void cfs_engine_mem_fail(struct cfs_engine *engine, enum cfs_engine_call call,
 	pthread_mutex_lock(&mem->lock);
 	mem->fail[call].nth = nth;
 	mem->fail[call].r = r;
+	pthread_mutex_unlock(&mem->lock);
+}
+
+void cfs_engine_mem_bad(struct cfs_engine *engine, struct cfs_pack_id id,
+			uint32_t off, uint32_t len)
+{
+	struct cfs_engine_mem *mem = mem_of(engine);
+
+	pthread_mutex_lock(&mem->lock);
+	if (mem->n_bad < CFS_ARRAY_SIZE(mem->bad))
+		mem->bad[mem->n_bad++] = (struct cfs_place){id, off, len};
 	pthread_mutex_unlock(&mem->lock);
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "store/pack/engine.h"
+#include "store/pack/packs.h"
 #include "store/util/buf.h"
 
 enum cfs_engine_mem_kind {
@@ -39,6 +40,8 @@ struct cfs_engine_mem {
 	size_t n_packs;
 	struct cfs_engine_mem_pack *before; /* events begin after these */
 	size_t n_before;
+	struct cfs_engine_mem_ref *refs_before; /* as `before` */
+	size_t n_refs_before;
 	struct cfs_engine_mem_ref *refs;
 	size_t n_refs;
 	struct cfs_engine_mem_event *events;
@@ -48,6 +51,8 @@ struct cfs_engine_mem {
 		unsigned nth;
 		int r;
 	} fail[CFS_ENGINE_CALLS];
+	struct cfs_place bad[4]; /* reads of any of it fail */
+	size_t n_bad;
 };
 
 /* With the lock held, or nobody else there; abort() where memory ends: a twin

@@ -129,6 +129,20 @@ static void remember(struct cfs_engine_mem *mem)
 		b->room = p->room;
 		cfs_engine_mem_put(b, p->bytes.data, p->bytes.len, 0);
 	}
+	mem->refs_before = calloc(mem->n_refs + 1, sizeof(*mem->refs_before));
+	if (!mem->refs_before)
+		abort();
+	for (; mem->n_refs_before < mem->n_refs; mem->n_refs_before++) {
+		const struct cfs_engine_mem_ref *ref =
+			&mem->refs[mem->n_refs_before];
+		struct cfs_engine_mem_ref *b =
+			&mem->refs_before[mem->n_refs_before];
+
+		memcpy(b->name, ref->name, sizeof(b->name));
+		cfs_buf_put(&b->value, ref->value.data, ref->value.len);
+		if (b->value.failed)
+			abort();
+	}
 }
 
 size_t cfs_engine_mem_events(struct cfs_engine *engine)
@@ -158,6 +172,9 @@ struct cfs_engine *cfs_engine_mem_after_power_cut(struct cfs_engine *engine,
 	pthread_mutex_lock(&from->lock);
 	for (size_t i = 0; i < from->n_before; i++)
 		put_pack(to, &from->before[i]);
+	for (size_t i = 0; i < from->n_refs_before; i++)
+		cfs_engine_mem_ref_set(to, from->refs_before[i].name,
+				       &from->refs_before[i].value);
 	for (size_t i = 0; i < CFS_MIN(events, from->n_events); i++)
 		happen(to, &from->events[i],
 		       !seed || is_durable(from, i, events), &state);

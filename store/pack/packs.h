@@ -64,6 +64,12 @@ struct cfs_packs_options {
 	uint32_t pack_bytes; /* 0: CFS_PACK_BYTES (tests: at least 64 KiB) */
 	/* kept free for deletions and gc; 0: a pack and 8 MiB */
 	uint32_t reserve_bytes;
+	/*
+	 * The log is damaged: heads that do not hold end no chain, missing
+	 * packs and records that do not hold are passed over by scans, and
+	 * whatever is an object counts.
+	 */
+	bool salvage;
 };
 
 /*
@@ -102,6 +108,9 @@ struct cfs_scan_end {
 	 */
 	uint64_t synced;
 	uint32_t synced_pack;
+	/* salvage: places that were passed over, the first of them */
+	uint64_t passed;
+	struct cfs_position passed_first;
 };
 /*
  * Records along the chain from @from (pack 0: from the first pack there is).
@@ -151,6 +160,14 @@ CFS_MUST_CHECK int cfs_packs_start(struct cfs_packs *packs,
 				   struct cfs_position end,
 				   struct cfs_position snapshot,
 				   struct cfs_error *err);
+/*
+ * Salvage, after a scan: begins a pack that is a chain of its own, and whose
+ * first record begins a snapshot, as its head says already.  Nothing is
+ * removed: older packs hold objects only from now on.
+ */
+CFS_MUST_CHECK int cfs_packs_start_anew(struct cfs_packs *packs,
+					struct cfs_position *at_out,
+					struct cfs_error *err);
 /* Later packs' heads name this snapshot. */
 void cfs_packs_set_snapshot(struct cfs_packs *packs, struct cfs_position at);
 /* The next record goes to a fresh pack (gc wants the one now open). */

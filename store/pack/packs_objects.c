@@ -9,6 +9,9 @@
 #include "store/util/hash.h"
 #include "store/util/log.h"
 
+#define STEP   (64u << 10)
+#define SECTOR 4096u /* that cannot be read, and is passed over */
+
 struct objects {
 	struct cfs_packs *packs;
 	struct cfs_pack_id id;
@@ -62,7 +65,7 @@ static int from_footer(struct objects *o)
 		r = cfs_record_decode(raw, sizeof(raw), o->packs->seed,
 				      &record);
 	if (r < 0)
-		return r == -EIO ? r : -ENOENT;
+		return -ENOENT;
 	if (record.type != CFS_RECORD_FOOTER ||
 	    (uint64_t)at + sizeof(raw) + record.payload_len != o->size)
 		return -ENOENT;
@@ -72,7 +75,7 @@ static int from_footer(struct objects *o)
 	r = cfs_packs_scan_read(o->packs, o->id.number, payload,
 				record.payload_len, at + sizeof(raw));
 	if (r < 0)
-		return r == -EBADMSG ? -ENOENT : r;
+		return r == -EBADMSG || r == -EIO ? -ENOENT : r;
 	if (cfs_hash64(payload, record.payload_len, 0) != record.payload_hash)
 		return -ENOENT;
 	r = cfs_layout_footer_parse(payload, record.payload_len, at, tell_entry,
@@ -83,17 +86,21 @@ static int from_footer(struct objects *o)
 static int read_record(struct objects *o, const struct cfs_record *record,
 		       uint64_t off, uint8_t *payload)
 {
+	bool holds;
 	int r;
 
 	r = cfs_packs_scan_read(o->packs, o->id.number, payload,
 				record->payload_len, off);
-	if (r < 0)
+	if (r < 0 && r != -EIO)
 		return r;
-	if (cfs_hash64(payload, record->payload_len, 0) !=
-	    record->payload_hash) {
+	holds = r == 0 && cfs_hash64(payload, record->payload_len, 0) ==
+				  record->payload_hash;
+	if (!holds)
 		o->damaged = off; /* its length may be trusted, so go on */
+	/* What cannot be read is told, as the footer would: it may be there
+	 * next time, and gc must not take it for nothing meanwhile. */
+	if (r == 0 && !holds)
 		return 0;
-	}
 	return tell(o, record, (uint32_t)off);
 }
 
@@ -109,18 +116,19 @@ static int head_at(const struct objects *o, uint64_t off, uint64_t after,
 	if (r == 0)
 		r = cfs_record_decode(raw, sizeof(raw), o->packs->seed, record);
 	if (r < 0)
-		return r == -EBADMSG ? 0 : r;
+		return r == -EBADMSG || r == -EIO ? 0 : r;
 	return cfs_range_ok(off + sizeof(raw), record->payload_len, size) &&
 	       record->number > after;
 }
 
-/* The next head that holds, from @off on: one byte that changed must not hide
- * all that lies behind it. */
+/* The next head that holds, from @off on: one byte that changed, or a sector
+ * that cannot be read, must not hide all that lies behind it. */
 static int next_head(const struct objects *o, uint64_t *off, uint64_t after)
 {
 	uint64_t size = CFS_MIN(o->size, o->limit), at = *off;
-	_cleanup_(cfs_freep) uint8_t *buf = malloc(CFS_RECORD_MAX);
+	_cleanup_(cfs_freep) uint8_t *buf = malloc(STEP);
 	struct cfs_record record = {0};
+	uint64_t step = STEP;
 	size_t len;
 	int r = 0;
 
@@ -130,8 +138,15 @@ static int next_head(const struct objects *o, uint64_t *off, uint64_t after)
 	     at += len - (CFS_RECORD_HEAD_BYTES - 1)) {
 		const uint8_t *p = buf;
 
-		len = (size_t)CFS_MIN(size - at, (uint64_t)CFS_RECORD_MAX);
+		len = (size_t)CFS_MIN(size - at, step);
 		r = cfs_packs_scan_read(o->packs, o->id.number, buf, len, at);
+		if (r == -EIO) {
+			if (step > SECTOR) /* the same again, less of it */
+				len = CFS_RECORD_HEAD_BYTES - 1;
+			step = SECTOR;
+			r = 0;
+			continue;
+		}
 		while (r == 0 &&
 		       (p = memmem(p, (size_t)(buf + len - p), "CFSr", 4))) {
 			*off = at + (uint64_t)(p++ - buf);
@@ -224,6 +239,8 @@ static uint64_t limit_of(const struct all *all, uint32_t number)
 {
 	const struct cfs_packs *packs = all->packs;
 
+	if (packs->options.salvage)
+		return UINT64_MAX;
 	if (number > all->end.pack)
 		return 0;
 	for (size_t i = 0; i < packs->n_chain; i++)

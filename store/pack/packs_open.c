@@ -113,13 +113,50 @@ static int chain_find(struct cfs_packs *packs, const struct seen *seen,
 		if (!number)
 			break;
 		r = cfs_packs_head_read(packs, number, &head, &first, err);
-		if (r == -ENOENT || r == -EBADMSG) {
+		if (r == -ENOENT || r == -EBADMSG || r == -EIO) {
 			packs->lacking = number;
-			packs->lacking_bad = r == -EBADMSG;
+			packs->lacking_bad = r != -ENOENT;
 			break;
 		}
 		if (r < 0)
 			return r == -EPERM ? -EBADMSG : r;
+	}
+	chain_reverse(packs);
+	return 0;
+}
+
+/*
+ * Every pack that may belong to the log, newest first.  Where a head holds it
+ * says what is before it: what lies between was left behind.  Behind one that
+ * does not, or is missing, any may follow.
+ */
+static int chain_gather(struct cfs_packs *packs, const struct seen *seen,
+			struct cfs_error *err)
+{
+	struct cfs_layout_head head = {0};
+	uint64_t first, end = UINT64_MAX;
+	uint32_t before = 0;
+	bool any = false;
+	int r;
+
+	for (size_t i = seen->n; i; i--) {
+		uint32_t number = seen->numbers[i - 1];
+
+		if (before && number > before)
+			continue;
+		if (number != before)
+			end = UINT64_MAX;
+		r = link_add(packs, number, end);
+		if (r < 0)
+			return r;
+		r = cfs_packs_head_read(packs, number, &head, &first, err);
+		if (r == -EPROTONOSUPPORT || r == -EPERM)
+			return r == -EPERM ? -EBADMSG : r;
+		before = r < 0 ? 0 : head.prev;
+		end = r < 0 || !head.prev ? UINT64_MAX : head.prev_end;
+		if (r == 0 && !any)
+			packs->snapshot = head.snapshot;
+		any |= r == 0;
 	}
 	chain_reverse(packs);
 	return 0;
@@ -168,7 +205,8 @@ int cfs_packs_open(struct cfs_engine *engine,
 		return cfs_fail(err, r, "packs cannot be listed: %s",
 				strerror(-r));
 	packs->newest = seen.n ? seen.numbers[seen.n - 1] : 0;
-	r = chain_find(packs, &seen, err);
+	r = options->salvage ? chain_gather(packs, &seen, err)
+			     : chain_find(packs, &seen, err);
 	if (r < 0)
 		return r;
 	*packs_out = cfs_steal(packs);
@@ -250,6 +288,26 @@ int cfs_packs_start(struct cfs_packs *packs, struct cfs_position end,
 	/* on a full disk it begins as soon as something was deleted */
 	if (r == -ENOSPC || r == -EDQUOT)
 		return 0;
+	return r < 0 ? cfs_fail(err, r, "a pack cannot be begun: %s",
+				strerror(-r))
+		     : 0;
+}
+
+int cfs_packs_start_anew(struct cfs_packs *packs, struct cfs_position *at_out,
+			 struct cfs_error *err)
+{
+	struct cfs_position none = {0, 0};
+	int r;
+
+	pthread_mutex_lock(&packs->lock);
+	packs->snapshot =
+		(struct cfs_position){packs->newest + 1, CFS_LAYOUT_FIRST};
+	packs->next_number = CFS_MAX(packs->next_number, (uint64_t)1);
+	packs->tail = packs->good = none;
+	packs->started = true;
+	*at_out = packs->snapshot;
+	r = cfs_packs_room_open(packs, 0);
+	pthread_mutex_unlock(&packs->lock);
 	return r < 0 ? cfs_fail(err, r, "a pack cannot be begun: %s",
 				strerror(-r))
 		     : 0;

@@ -14,6 +14,7 @@
 
 #define WINDOW (8u << 10) /* several small records a read */
 #define BLOCK  (1u << 20)
+#define STEP   (64u << 10) /* as much as a bad sector hides */
 
 int cfs_packs_scan_read(struct cfs_packs *packs, uint32_t number, void *buf,
 			size_t len, uint64_t off)
@@ -131,10 +132,48 @@ static int next_record(struct walk *w, struct cfs_record *record)
 			  CFS_MIN(w->limit, w->size)) ||
 	    (record->type == CFS_RECORD_PACK) != (w->off == 0))
 		return 0;
-	if (w->last_number && (w->off ? record->number != w->last_number + 1
-				      : record->number <= w->last_number))
+	if (w->last_number && (w->off && !w->packs->options.salvage
+				       ? record->number != w->last_number + 1
+				       : record->number <= w->last_number))
 		return 0;
-	return payload_holds(w, record);
+	r = payload_holds(w, record);
+	return r == -EIO && w->packs->options.salvage ? 0 : r;
+}
+
+/* Salvage: to the next record that holds, behind w->off: 1; 0: there is none.
+ */
+static int pass_over(struct walk *w)
+{
+	_cleanup_(cfs_freep) uint8_t *buf = malloc(STEP);
+	uint64_t from = w->off, off = from + 1;
+	struct cfs_record record;
+	size_t len;
+	int r = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (; r == 0 && off < w->size; off += len - 3) {
+		const uint8_t *p = buf;
+
+		len = (size_t)CFS_MIN(w->size - off, STEP);
+		if (len < 4)
+			break;
+		if (cfs_packs_scan_read(w->packs, w->pack, buf, len, off) < 0)
+			continue; /* a sector that cannot be read */
+		while (r == 0 &&
+		       (p = memmem(p, (size_t)(buf + len - p), "CFSr", 4))) {
+			w->off = off + (uint64_t)(p++ - buf);
+			r = next_record(w, &record);
+		}
+	}
+	if (r <= 0) {
+		w->off = from;
+		return r;
+	}
+	if (!w->end->passed++)
+		w->end->passed_first =
+			(struct cfs_position){w->pack, (uint32_t)from};
+	return 1;
 }
 
 static bool is_told(enum cfs_record_type type)
@@ -148,7 +187,15 @@ static int walk_pack(struct walk *w, struct cfs_error *err)
 	struct cfs_record record;
 	int r;
 
-	while ((r = next_record(w, &record)) > 0) {
+	for (;;) {
+		r = next_record(w, &record);
+		if (r == 0 && w->packs->options.salvage) {
+			r = pass_over(w);
+			if (r > 0)
+				r = next_record(w, &record);
+		}
+		if (r <= 0)
+			break;
 		struct cfs_place place = {cfs_packs_id(w->pack),
 					  (uint32_t)w->off +
 						  CFS_RECORD_HEAD_BYTES,
@@ -317,6 +364,8 @@ static int walk_link(struct walk *w, size_t i, uint64_t off,
 	w->off = off;
 	w->window_len = 0;
 	r = engine->ops->size(engine, cfs_packs_id(w->pack), &w->size);
+	if (r == -ENOENT && w->packs->options.salvage)
+		return 0;
 	if (r < 0)
 		return cfs_fail(err, r, "pack %08x is gone", w->pack);
 	return walk_pack(w, err);
@@ -334,7 +383,8 @@ static int walk_chain(struct walk *w, struct cfs_position from, size_t first,
 		if (r)
 			return r;
 		w->end->at = (struct cfs_position){w->pack, (uint32_t)w->off};
-		if (i + 1 < n && w->off != w->limit) {
+		if (i + 1 < n && w->off != w->limit &&
+		    !w->packs->options.salvage) {
 			w->end->why = CFS_SCAN_TORN;
 			return 0;
 		}
@@ -364,6 +414,12 @@ int cfs_packs_scan(struct cfs_packs *packs, struct cfs_position from,
 		r = walk_chain(&w, from, first, err);
 	if (r)
 		return r;
+	if (packs->options.salvage) {
+		packs->next_number =
+			CFS_MAX(packs->next_number, w.last_number + 1);
+		*end_out = end;
+		return 0;
+	}
 	r = look_beyond(&w, end.at);
 	if (r < 0)
 		return cfs_fail(err, r, "packs cannot be read: %s",

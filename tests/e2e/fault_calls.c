@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -33,6 +34,7 @@ enum kind {
 	REMOVE = 32,
 	READ = 64,
 	ALLOC = 128,
+	EXCHANGE = 256, /* of two names; error 0: done, then killed */
 };
 
 struct page { /* the test writes the first four */
@@ -180,6 +182,20 @@ int renameat(int from_fd, const char *from, int to_fd, const char *to)
 		       ? -1
 		       : (int)syscall(SYS_renameat2, from_fd, from, to_fd, to,
 				      0);
+}
+
+int renameat2(int from_fd, const char *from, int to_fd, const char *to,
+	      unsigned flags)
+{
+	bool fails = fails_at(EXCHANGE, from_fd, from);
+	int r;
+
+	if (fails && errno)
+		return -1;
+	r = (int)syscall(SYS_renameat2, from_fd, from, to_fd, to, flags);
+	if (fails)
+		(void)raise(SIGKILL);
+	return r;
 }
 
 int rename(const char *from, const char *to)

@@ -97,6 +97,13 @@ def test_read_only_filesystem():
         return print("    (needs root)")
     with Place() as p:
         fill_and_pin(p)
+        if has_fuse():
+            # the last that wrote died: what it left is read as it is
+            with p.mounted() as m:
+                put(f"{m}/more", "x" * 5000)
+                sync(m)
+                put(f"{m}/maybe", "y" * 5000)
+                kill_daemon(m)
         before = everything(p.store)
         ro = f"{p.top}/ro"
         os.mkdir(ro)
@@ -157,6 +164,54 @@ def sync(path):
 def tree_of_mount(p):
     with p.mounted() as m:
         return tree(f"{m}/run")
+
+
+def test_a_run_is_no_source():
+    """A store is mounted whole; who names a part is told what to do."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    with Place() as p:
+        run("import", p.store, p.run)
+        for inside in ("run", f"run/{STEP}", "nothing", "packs"):
+            run("mount", f"{p.store}/{inside}", p.mnt, status=1)
+            assert f"ckptfs mount {p.store} {p.mnt}, and it is " \
+                f"{p.mnt}/{inside}\n" in run.stderr, run.stderr
+            assert not os.path.ismount(p.mnt)
+        for same in (p.store, f"{p.store}/", f"{p.store}/."):
+            run("mount", same, p.mnt)
+            assert os.path.isdir(f"{p.mnt}/run/{STEP}")
+            run("umount", p.mnt)
+
+
+def test_pointer_read_only():
+    """After a crash -o ro tells of a pointer that it may not set right."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    with Place() as p:
+        log = f"{p.top}/log"
+        with p.mounted() as m:
+            shutil.copytree(p.run, f"{m}/run")
+            shutil.copytree(f"{p.run}/{STEP}", f"{m}/run/global_step3")
+            part, = [n for n in os.listdir(f"{m}/run/{STEP}")
+                     if n.startswith("bf16_zero_pp_rank_0_")]
+            os.unlink(f"{m}/run/{STEP}/{part}")
+            sync(m)
+            kill_daemon(m)
+        for options in (f"ro,log={log}", f"log={log}"):
+            run("mount", "-o", options, p.store, p.mnt)
+            with open(f"{p.mnt}/run/latest", encoding="utf-8") as f:
+                names = f.read().strip()
+            run("umount", p.mnt)
+            with open(log, encoding="utf-8") as f:
+                said = f.read()
+            os.unlink(log)
+            if options[:2] == "ro":
+                assert names == STEP, names
+                assert f"names {STEP}, which is not whole" in said, said
+                assert "load global_step3" in said, said
+            else:
+                assert names == "global_step3", names
+                assert "it is set to global_step3" in said, said
 
 
 def test_mounted_read_only():

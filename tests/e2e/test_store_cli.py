@@ -3,11 +3,12 @@
 See cli_place.py.
 """
 import os
+import subprocess
 import sys
 import time
 
 import cli_man
-from cli_place import CKPTFS, ROOT, STEP, main, run, run_json
+from cli_place import CKPTFS, ROOT, STEP, has_fuse, main, run, run_json
 from cli_store import Place, put
 
 VERBS = ("init du stats prune pin unpin gc scrub fsck import send receive "
@@ -32,6 +33,16 @@ def test_usage_errors():
                  ["send"], ["send", "--json", "x"], ["receive"]):
         assert run(*args, status=2) == ""
         assert "--help" in run.stderr
+    # what is wrong is said with its name
+    for args, words in ((["gc", "--turbo", "x"], "--turbo"),
+                        (["prune", "--keep-last"], "--keep-last"),
+                        (["prune", "--keep-every", "3x", "y"],
+                         "--keep-every '3x': a whole number"),
+                        (["init", "--sync", "9999", "x"],
+                         "--sync '9999': 1 to 3600"),
+                        (["export", "--all", "--tree", "x", "y"], "--tree")):
+        assert run(*args, status=2) == ""
+        assert words in run.stderr, run.stderr
 
 
 def test_init():
@@ -43,6 +54,56 @@ def test_init():
             assert "store" in run.stderr
         assert run_json("init", f"{p.top}/s2", "--marker", "done")
         assert run_json("du", f"{p.top}/s2")["entries"] == []
+
+
+def test_init_in_a_store():
+    with Place() as p:
+        for place in (f"{p.store}/sub", f"{p.store}/packs/sub",
+                      f"{p.top}/link/sub"):
+            if not os.path.islink(f"{p.top}/link"):
+                os.symlink(p.store, f"{p.top}/link")
+            run("init", place, status=1)
+            assert "lies in the store" in run.stderr, run.stderr
+            assert not os.path.exists(place)
+        for place in ("../s3", f"{p.store}/../s4"):
+            done = subprocess.run([CKPTFS, "init", place], cwd=p.store,
+                                  check=True, capture_output=True)
+            assert done.stdout
+        assert run_json("du", f"{p.top}/s3")["entries"] == []
+        run("fsck", f"{p.store}/../s4")
+        if has_fuse():
+            with p.mounted() as m:
+                # its root too, which is an empty directory
+                for place in (f"{m}/sub", m, f"{m}/.", f"{p.top}/link"):
+                    run("init", place, status=1)
+                    want = "is a store already" if "link" in place else \
+                        "lies in the store"
+                    assert want in run.stderr, run.stderr
+                    assert os.listdir(m) == []
+
+
+def test_without_its_description():
+    """A store that lost ckptfs.json is no directory of packs to look at."""
+    with Place() as p:
+        run("import", p.store, p.run)
+        os.rename(f"{p.store}/ckptfs.json", f"{p.top}/kept")
+        verbs = [["ls", f"{p.store}/run"], ["du", p.store], ["fsck", p.store],
+                 ["export", p.store, f"{p.top}/out"], ["init", p.store],
+                 ["import", p.store, p.run]]
+        if has_fuse():
+            verbs += [["mount", p.store, p.mnt],
+                      ["mount", "-o", "ro", p.store, p.mnt]]
+        for verb in verbs:
+            run(*verb, status=1)
+            assert run.stderr.count("\n") == 1, run.stderr
+            if verb[0] == "init":
+                assert "is a store already" in run.stderr, run.stderr
+            else:
+                assert "ckptfs.json is missing" in run.stderr, run.stderr
+                assert "uuid" in run.stderr, run.stderr
+        assert not os.path.ismount(p.mnt)
+        os.rename(f"{p.top}/kept", f"{p.store}/ckptfs.json")
+        run("diff", f"{p.store}/run", p.run)
 
 
 def test_wrong_places():
@@ -87,8 +148,16 @@ def test_du_and_stats():
         assert by["global_step8"]["unique_bytes"] < 4096
         assert by["global_step8"]["shared_bytes"] > 4096
         total = du["total"]
+        # nothing is outside of the run: all of it would be freed
+        assert total["unique_bytes"] == total["stored_bytes"], total
+        assert total["unique_bytes"] > sum(
+            e["unique_bytes"] for e in du["entries"])
         assert total["stored_bytes"] < by[STEP]["stored_bytes"] + \
             by["global_step8"]["stored_bytes"]
+        # what the other step uses as well stays when this one goes
+        inside = run_json("du", f"{p.store}/run/global_step8")["total"]
+        assert inside["unique_bytes"] == by["global_step8"]["unique_bytes"]
+        assert inside["stored_bytes"] == by["global_step8"]["stored_bytes"]
         one = run_json("du", f"{p.store}/run/{STEP}/notes")["entries"]
         assert [e["name"] for e in one] == ["notes"]
         assert one[0]["unique_bytes"] >= 300000

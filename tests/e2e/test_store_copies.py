@@ -2,12 +2,13 @@
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 
 from cli_place import CKPTFS, STEP, has_fuse, main, run, run_json, seed
-from cli_store import Place, equal, tree
+from cli_store import Place, equal, put, tree
 
 
 def make_odd_tree(top, rng):
@@ -101,6 +102,82 @@ def test_import_keeps_all():
         run("import", p.store, f"{p.top}/nothing", status=1)
 
 
+def test_import_mends():
+    """--merge makes a store's copy what the source is, whatever it was."""
+    if not has_fuse():
+        return print("    (needs FUSE)")
+    rng = random.Random(seed())
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        put(f"{src}/plain", "file")
+        os.setxattr(f"{src}/plain", "user.a", b"1")
+        os.symlink("somewhere", f"{src}/link2")
+        run("import", p.store, src)
+        want = tree(src)
+        with p.mounted() as m:
+            d = f"{m}/src/d"
+            same = os.stat(f"{d}/f6")
+            with open(f"{d}/f6", "r+b") as f:
+                f.seek(2 << 20)
+                f.write(b"not what it was")
+            os.utime(f"{d}/f6", ns=(same.st_atime_ns, same.st_mtime_ns))
+            os.truncate(f"{d}/f5", 1234)
+            os.chmod(f"{d}/f4", 0o600)
+            os.setxattr(f"{m}/src/plain", "user.a", b"2")
+            os.unlink(f"{m}/src/link")
+            os.symlink("else/where", f"{m}/src/link")
+            os.unlink(f"{m}/src/link2")
+            put(f"{m}/src/link2", "a file now")
+            os.unlink(f"{d}/f3")
+            os.symlink("f4", f"{d}/f3")
+            os.unlink(f"{m}/src/fifo")
+            put(f"{m}/src/fifo", "a file, too")
+            put(f"{m}/src/mine", "it stays")
+            os.chmod(f"{d}/empty", 0o700)
+
+        def now():
+            with p.mounted() as m:
+                found = tree(f"{m}/src")
+                assert found.pop("mine")
+                assert os.getxattr(f"{m}/src/plain", "user.a") == b"1"
+                return found
+
+        run("import", "--merge", p.store, src)
+        got = now()
+        assert got["d/f6"] != want["d/f6"]
+        got["d/f6"] = want["d/f6"]
+        equal(got, want)
+        done = run_json("import", "--compare", p.store, src)
+        # a file, not its other names
+        assert done["files_kept"] == done["files"] - 1, done
+        equal(now(), want)
+        # what cannot be read any more is stored again
+        with p.mounted() as m:
+            name = os.path.join(f"{p.store}/packs/0000", max(
+                os.listdir(f"{p.store}/packs/0000"),
+                key=lambda n: os.path.getsize(f"{p.store}/packs/0000/{n}")))
+        with open(name, "r+b") as f:
+            f.seek(os.path.getsize(name) // 2)
+            byte = f.read(1)
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte[0] ^ 0x5a]))
+        assert run_json("scrub", p.store, status=1)["damaged"] == 1
+        done = run_json("import", "--compare", p.store, src)
+        assert done["files_kept"] < done["files"], done
+        equal(now(), want)
+        run("gc", p.store)
+        assert run_json("scrub", p.store)["damaged"] == 0
+        # a directory is not removed for a file, nor a file for one
+        for name, make in (("plain", os.mkdir), ("d/empty", put)):
+            path = f"{src}/{name}"
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+            make(path)
+            run("import", "--merge", p.store, src, status=1)
+            assert "remove or rename" in run.stderr, run.stderr
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+
+
 def test_send_receive():
     rng = random.Random(seed())
     with Place() as p:
@@ -140,6 +217,23 @@ def test_send_receive():
                 run("receive", f"{third}/cut", status=1, stdin=g)
         assert [e["name"] for e in run_json("du", third)["entries"]] == ["all"]
         run("fsck", third)
+        if has_fuse():
+            # nothing of a receive is left over for a mount to show, whether
+            # it ended well or not
+            p.store, store = third, p.store
+            with p.mounted() as m:
+                assert os.listdir(m) == ["all"]
+                for cut, status in ((size // 2, 1), (size, 0)):
+                    with open(stream, "rb") as f, \
+                            tempfile.TemporaryFile() as g:
+                        g.write(f.read(cut))
+                        g.seek(0)
+                        run("receive", f"{third}/again", status=status,
+                            stdin=g)
+                    left = {"all"} | ({"again"} if not status else set())
+                    assert set(os.listdir(m)) == left, os.listdir(m)
+                    assert not os.path.lexists(f"{m}/.ckptfs-removed")
+            p.store = store
         run("send", "--to", "exit 3", f"{p.store}/src", status=1)
         if has_fuse():
             p.store, store = other, p.store
@@ -200,6 +294,103 @@ def test_pins_are_sent():
                 ["steps"]} >= {"global_step3", "global_step20"}
         run("unpin", f"{p.store}/run/global_step2")
         assert not run_json("pin", p.store)["gone"]
+
+
+def copied(found, top="."):
+    """What an export keeps of tree(): not owners, nor a file's other names,
+    nor what directories are but there."""
+    prefix = "" if top == "." else top + "/"
+    kept = {}
+    for rel, what in found.items():
+        if rel == "." or not (rel + "/").startswith(prefix) or rel == top:
+            continue
+        if stat.S_ISFIFO(what[0]):
+            continue
+        kind = what[:1]
+        if stat.S_ISREG(what[0]):
+            kind = [what[0], (what[1] & 0o777) | 0o600, what[4], what[5]]
+        elif stat.S_ISLNK(what[0]):
+            kind = [what[0], what[-1]]
+        kept[rel[len(prefix):]] = kind
+    return kept
+
+
+def exported(top):
+    found = copied(tree(top))
+    assert found.pop(".ckptfs-export.json")
+    return found
+
+
+def test_export_anything():
+    """Whatever a store holds comes out of it again, and --resume knows it."""
+    rng = random.Random(seed())
+    old = os.umask(0)
+    with Place() as p:
+        src = f"{p.top}/src"
+        make_odd_tree(src, rng)
+        put(f"{src}/d/{'n' * 255}", "a long name")
+        put(f"{src}/p/latest", "none of a step")
+        put(f"{p.run}/notes/loss.txt", "3.14")
+        run("import", p.store, src, p.run)
+        want = tree(src)
+
+        def check(store, out):
+            run("export", f"{store}/src", f"{out}1")
+            assert "fifo left out" in run.stderr, run.stderr
+            equal(exported(f"{out}1"), copied(want))
+            # holes stay holes
+            assert os.stat(f"{out}1/d/holes").st_blocks * 512 < 8 << 20
+            run("export", f"{store}/src/d", f"{out}2")
+            equal(exported(f"{out}2"), copied(want, "d"))
+            run("export", f"{store}/src/d/f5", f"{out}3")
+            assert exported(f"{out}3") == {"f5": copied(want)["d/f5"]}
+            run("export", f"{store}/src/link", f"{out}4")
+            assert exported(f"{out}4")["link"] == copied(want)["link"]
+            run("export", f"{store}/src/fifo", f"{out}9", status=1)
+            # a run whole, with what no export of steps takes; the store
+            run("export", "--tree", f"{store}/run", f"{out}5")
+            equal(exported(f"{out}5"), copied(tree(p.run)))
+            got = run_json("export", store, f"{out}6")
+            assert got["steps"] == ["."], got
+            assert exported(f"{out}6").keys() >= {"run/notes/loss.txt",
+                                                   "src/d/f5"}
+            # of a view: every step, and a file that is made as it is read
+            run("export", "--tree", f"{store}/run/@dp4", f"{out}7")
+            assert "notes/loss.txt" in exported(f"{out}7")
+            name = "bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt"
+            run("export", f"{store}/run/@dp4/{STEP}/{name}", f"{out}8")
+            with open(f"{out}7/{STEP}/{name}", "rb") as f, \
+                    open(f"{out}8/{name}", "rb") as g:
+                assert f.read() == g.read()
+            # again: pointers alone; one is gone: that one; another tree: no
+            assert run_json("export", "--resume", f"{store}/src",
+                            f"{out}1")["files_written"] == 1
+            os.unlink(f"{out}1/d/f6")
+            assert run_json("export", "--resume", f"{store}/src",
+                            f"{out}1")["files_written"] == 2
+            equal(exported(f"{out}1"), copied(want))
+            run("export", f"{store}/src/d", f"{out}2", status=1)
+            run("export", "--resume", f"{store}/src/d/empty", f"{out}2",
+                status=1)
+
+        check(p.store, f"{p.top}/out")
+        if has_fuse():
+            with p.mounted() as m:
+                check(m, f"{p.top}/mounted")
+                check(p.store, f"{p.top}/beside")
+                put(f"{m}/src/d/f1", "changed")
+                run("export", "--resume", f"{m}/src/d", f"{p.top}/mounted2",
+                    status=1)
+        # elsewhere there is cp(1), and a slip would copy much
+        run("export", f"{src}/d", f"{p.top}/no", status=1)
+        assert "--tree" in run.stderr
+        run("export", "--tree", f"{src}/d", f"{p.top}/yes")
+        equal(exported(f"{p.top}/yes"), copied(want, "d"))
+        for args in (["--tree", "--all"], ["--all", "--step", STEP]):
+            run("export", *args, f"{p.store}/run", f"{p.top}/no", status=2)
+        run("export", "--all", f"{p.store}/src", f"{p.top}/no", status=1)
+        assert not os.path.exists(f"{p.top}/no")
+    os.umask(old)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,23 @@ def test_markers_found_by_listing():
                 f.write(b"step%d" % i)
 
 
+def test_marker_renamed_while_open():
+    """What is written to a marker after it got its name, and then closed."""
+    with mounted() as (s, mnt):
+        for call in (os.rename, os.link):
+            create(f"{mnt}/data", b"d" * MIB)
+            with open(f"{mnt}/tmp", "wb", buffering=0) as f:
+                f.write(b"first ")
+                call(f"{mnt}/tmp", f"{mnt}/latest")
+                f.write(b"second")
+            s.kill()
+            s.mount()
+            assert read(f"{mnt}/latest") == b"first second"
+            assert read(f"{mnt}/data") == b"d" * MIB
+            for name in os.listdir(mnt):
+                os.unlink(f"{mnt}/{name}")
+
+
 def test_synced_by_the_clock():
     """Nobody calls fsync: `init --sync` says after how long it is kept."""
     data = random.Random(SEED).randbytes(3 * MIB)
@@ -207,6 +224,7 @@ def test_damaged_chunk():
         number = os.path.basename(pack).split(".")[0]
         assert "chunk" in said and f"pack {number}" in said and \
             "is damaged" in said, said
+        assert "file bad cannot be read" in said, said
         assert read(f"{mnt}/good") == other
         create(f"{mnt}/again", data)
         s.umount()

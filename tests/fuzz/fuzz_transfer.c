@@ -60,8 +60,9 @@ static void pin(const uint8_t *data, size_t len)
 
 	if (cfs_transfer_pins_take(&pins, data, len) < 0)
 		return;
-	if (pins.n != 1 || strlen(pins.list[0]) != len ||
-	    memcmp(pins.list[0], data, len) != 0 || pins.list[0][0] == '/')
+	if (pins.n != 1 || strlen(pins.list[0].path) != len ||
+	    memcmp(pins.list[0].path, data, len) != 0 ||
+	    pins.list[0].path[0] == '/')
 		abort();
 }
 

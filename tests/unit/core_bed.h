@@ -13,18 +13,6 @@
 #include "store/util/error.h"
 #include "tests/test.h"
 
-/* Of long series every so many are tried: sanitizers take their time. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define BED_STEP 13
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define BED_STEP 13
-#endif
-#endif
-#ifndef BED_STEP
-#define BED_STEP 1
-#endif
-
 struct bed {
 	struct cfs_engine *engine; /* the store's */
 	struct cfs_index *index;   /* the store's */

@@ -21,6 +21,8 @@
 struct item {
 	enum cfs_record_type type;
 	uint32_t len;
+	uint8_t *data;
+	struct cfs_digest digest; /* zeros unless it is an object */
 	bool acked, lost;
 	struct cfs_place place;
 };
@@ -56,46 +58,32 @@ static inline void fill(uint8_t *data, uint32_t len, uint32_t id)
 	cfs_put_le32(data + 8, id);
 }
 
-static inline void item_digest(const struct item *item, uint32_t id,
-			       struct cfs_digest *out)
-{
-	uint8_t *data = malloc(item->len);
-
-	memset(out, 0, sizeof(*out));
-	if (item->type == CFS_RECORD_CHUNK || item->type == CFS_RECORD_MAP) {
-		fill(data, item->len, id);
-		cfs_digest_of(data, item->len, out);
-	}
-	free(data);
-}
-
 static inline int append(struct writer *w, uint32_t id)
 {
 	struct item *item = &w->items[id];
-	uint8_t *data = malloc(item->len);
-	struct cfs_digest digest;
-	struct iovec iov[3];
 	uint32_t a = item->len / 3, b = item->len / 2;
-	int r;
+	struct iovec iov[3] = {{item->data, a},
+			       {item->data + a, b - a},
+			       {item->data + b, item->len - b}};
 
-	fill(data, item->len, id);
-	item_digest(item, id, &digest);
-	iov[0] = (struct iovec){data, a};
-	iov[1] = (struct iovec){data + a, b - a};
-	iov[2] = (struct iovec){data + b, item->len - b};
-	r = cfs_packs_append(w->packs, item->type, 0, &digest,
-			     item->type == CFS_RECORD_CHUNK ? 2 * item->len : 0,
-			     iov, 3, &item->place, NULL);
-	free(data);
-	return r;
+	return cfs_packs_append(w->packs, item->type, 0, &item->digest,
+				item->type == CFS_RECORD_CHUNK ? 2 * item->len
+							       : 0,
+				iov, 3, &item->place, NULL);
 }
 
 static inline uint32_t item_new(struct writer *w, enum cfs_record_type type,
 				uint32_t len)
 {
+	struct item *item = &w->items[w->n];
+
 	ck_assert_uint_lt(w->n, MAX_ITEMS);
 	ck_assert_uint_ge(len, 12);
-	w->items[w->n] = (struct item){.type = type, .len = len};
+	*item = (struct item){.type = type, .len = len, .data = malloc(len)};
+	ck_assert_ptr_nonnull(item->data);
+	fill(item->data, len, w->n);
+	if (type == CFS_RECORD_CHUNK || type == CFS_RECORD_MAP)
+		cfs_digest_of(item->data, len, &item->digest);
 	return w->n++;
 }
 
@@ -139,6 +127,8 @@ static inline struct writer *writer_new(struct cfs_engine *engine,
 static inline void writer_free(struct writer *w)
 {
 	cfs_packs_close(w->packs);
+	for (uint32_t i = 1; i < w->n; i++)
+		free(w->items[i].data);
 	free(w);
 }
 
@@ -207,9 +197,8 @@ static inline int look(void *arg, const struct cfs_record *record,
 		       struct cfs_place place, struct cfs_position at)
 {
 	struct seen *s = arg;
-	uint8_t *data = malloc(place.len + 1u), *want;
+	uint8_t *data = malloc(place.len + 1u);
 	const struct item *item;
-	struct cfs_digest digest;
 	uint32_t id;
 	int r;
 
@@ -231,16 +220,12 @@ static inline int look(void *arg, const struct cfs_record *record,
 	item = &s->w->items[id];
 	ck_assert_int_eq(record->type, item->type);
 	ck_assert_uint_eq(place.len, item->len);
-	want = malloc(item->len);
-	fill(want, item->len, id);
-	ck_assert_int_eq(memcmp(data, want, item->len), 0);
-	item_digest(item, id, &digest);
-	ck_assert_int_eq(cfs_digest_cmp(&digest, &record->digest), 0);
+	ck_assert_int_eq(memcmp(data, item->data, item->len), 0);
+	ck_assert_int_eq(cfs_digest_cmp(&item->digest, &record->digest), 0);
 	s->there[id] = true;
 	if (record->type == CFS_RECORD_GROUP)
 		s->groups++;
 	s->last = id;
-	free(want);
 	free(data);
 	return 0;
 }
@@ -272,7 +257,7 @@ static inline int verify(const struct writer *w, uint32_t id)
 		.type = item->type,
 		.raw_len = item->type == CFS_RECORD_CHUNK ? 2 * item->len : 0};
 
-	item_digest(item, id, &record.digest);
+	record.digest = item->digest;
 	return cfs_packs_verify(w->packs, &record, item->place);
 }
 

@@ -559,7 +559,7 @@ static Suite *suite(void)
 	Suite *s = suite_create("deepspeed_read");
 	TCase *tc = tcase_create("deepspeed_read");
 
-	tcase_set_timeout(tc, 240);
+	tcase_set_timeout(tc, TEST_TIMEOUT);
 	tcase_add_test(tc, random_layouts);
 	tcase_add_test(tc, pipeline);
 	tcase_add_test(tc, round_robin_by_evidence);

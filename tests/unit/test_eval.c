@@ -271,7 +271,7 @@ static Suite *suite(void)
 	Suite *s = suite_create("eval");
 	TCase *t = tcase_create("all");
 
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, random_maps);
 	tcase_add_test(t, linear_values);
 	suite_add_tcase(s, t);

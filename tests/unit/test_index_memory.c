@@ -1,8 +1,8 @@
 /*
  * Memory for each chunk a store knows: n distinct ones (200,000, or
  * CFS_CHUNKS=n) go into a store on disk in two halves; after each it is opened
- * anew and asked for all.  Counted is what a store with twice the chunks takes
- * more for the same work.
+ * anew and asked for all, and, from a million on, scrubbed.  Counted is what a
+ * store with twice the chunks takes more for the same work.
  *
  * From a million on that must be under 100 bytes for each chunk, and so must
  * all that the process takes.  With fewer, buffers of the index that come and
@@ -32,8 +32,10 @@
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MEASURABLE 0
+#define FEW	   20000u /* that it runs is all there is to see */
 #else
 #define MEASURABLE 1
+#define FEW	   200000u
 #endif
 
 static char top[64];
@@ -112,6 +114,30 @@ static void read_chunks(struct cfs_store *store, uint64_t from, uint64_t to)
 	}
 }
 
+static size_t peak; /* of the process that scrubs */
+
+static bool watch(void *arg, uint64_t done, uint64_t total, const char *what)
+{
+	static unsigned calls;
+
+	(void)arg;
+	(void)done;
+	(void)total;
+	/* where all keys are gone through: each 1024 of them */
+	if (!strcmp(what, "objects") && calls++ % 16 == 0)
+		peak = CFS_MAX(peak, rss());
+	return true;
+}
+
+static void scrub_chunks(struct cfs_store *store, uint64_t from, uint64_t to)
+{
+	const struct cfs_job_control control = {.progress = watch};
+	struct cfs_scrub_result result;
+
+	ck_assert_int_eq(cfs_store_scrub(store, &control, &result, NULL), 0);
+	ck_assert_uint_eq(result.chunks, to - from);
+}
+
 typedef void through(struct cfs_store *, uint64_t from, uint64_t to);
 
 /* What an open store takes once @fn has been through [@from, @to); in a process
@@ -134,7 +160,7 @@ static size_t taken(through *fn, uint64_t from, uint64_t to)
 		ck_assert_msg(cfs_store_open(top, &options, &store, &err) == 0,
 			      "%s", err.text);
 		fn(store, from, to);
-		bytes = rss();
+		bytes = CFS_MAX(rss(), peak);
 		ck_assert_int_eq(write(ends[1], &bytes, sizeof(bytes)),
 				 (ssize_t)sizeof(bytes));
 		ck_assert_int_eq(cfs_store_close(store), 0);
@@ -171,15 +197,21 @@ static void few_each(const char *what, uint64_t n, size_t half, size_t all)
 START_TEST(per_chunk)
 {
 	const char *text = getenv("CFS_CHUNKS");
-	uint64_t n = text ? strtoull(text, NULL, 0) : 200000;
-	size_t written[2], looked_up[2];
+	uint64_t n = text ? strtoull(text, NULL, 0) : FEW;
+	size_t written[2], looked_up[2], scrubbed[2] = {0};
 
 	written[0] = taken(write_chunks, 0, n / 2);
 	looked_up[0] = taken(read_chunks, 0, n / 2);
+	if (n >= MANY)
+		scrubbed[0] = taken(scrub_chunks, 0, n / 2);
 	written[1] = taken(write_chunks, n / 2, n);
 	looked_up[1] = taken(read_chunks, 0, n);
+	if (n >= MANY)
+		scrubbed[1] = taken(scrub_chunks, 0, n);
 	few_each("written", n, written[0], written[1]);
 	few_each("looked up", n, looked_up[0], looked_up[1]);
+	if (n >= MANY)
+		few_each("scrubbed", n, scrubbed[0], scrubbed[1]);
 }
 END_TEST
 

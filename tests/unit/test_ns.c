@@ -461,16 +461,82 @@ START_TEST(numbers_stay)
 }
 END_TEST
 
+/* In whatever way @name comes to be there. */
+static void make(unsigned way, const char *name)
+{
+	struct stat st;
+	int r;
+
+	if (way == 0) {
+		touch(1, name);
+		return;
+	}
+	if (way == 1)
+		r = cfs_ns_mkdir(bed.ns, &ns_cred, 1, name, 0755, &st);
+	else if (way == 2)
+		r = cfs_ns_symlink(bed.ns, &ns_cred, 1, name, "to", &st);
+	else if (way == 3)
+		r = cfs_ns_link(bed.ns, ns_ino(&bed, "one"), 1, name, &st);
+	else
+		r = cfs_ns_mknod(bed.ns, &ns_cred, 1, name, S_IFIFO | 0600, 0,
+				 &st);
+	ck_assert_int_eq(r, 0);
+	cfs_ns_forget(bed.ns, st.st_ino, 1);
+}
+
+/* Looked for in vain, then there, then not: each time as it is. */
+START_TEST(absent_names)
+{
+	struct cfs_ns_file *f;
+	uint64_t dir = ns_mkdir(&bed, 1, "dir");
+	struct stat st;
+	char name[16];
+
+	touch(1, "one");
+	for (unsigned i = 0; i < 300; i++) {
+		unsigned way = i % 6;
+
+		(void)snprintf(name, sizeof(name), "n%u", i);
+		ck_assert_int_eq(cfs_ns_lookup(bed.ns, 1, name, &st), -ENOENT);
+		ck_assert_int_eq(cfs_ns_lookup(bed.ns, dir, name, &st),
+				 -ENOENT);
+		if (way < 5) {
+			make(way, name);
+		} else {
+			touch(1, "from");
+			ck_assert_int_eq(do_rename(1, "from", 1, name), 0);
+		}
+		ck_assert_int_eq(cfs_ns_create(bed.ns, &ns_cred, 1, name, 0644,
+					       O_RDWR, &st, &f),
+				 -EEXIST);
+		ck_assert_int_eq(
+			cfs_ns_mkdir(bed.ns, &ns_cred, 1, name, 0755, &st),
+			-EEXIST);
+		ck_assert_int_eq(cfs_ns_lookup(bed.ns, 1, name, &st), 0);
+		cfs_ns_forget(bed.ns, st.st_ino, 1);
+		ck_assert_int_eq(cfs_ns_lookup(bed.ns, dir, name, &st),
+				 -ENOENT);
+		ck_assert_int_eq(way == 1 ? cfs_ns_rmdir(bed.ns, 1, name)
+					  : cfs_ns_unlink(bed.ns, 1, name),
+				 0);
+		ck_assert_int_eq(cfs_ns_lookup(bed.ns, 1, name, &st), -ENOENT);
+		touch(1, name);
+		touch(dir, name);
+	}
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("ns");
 	TCase *t = tcase_create("names");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, names);
 	tcase_add_test(t, removed_directory);
 	tcase_add_test(t, renames);
+	tcase_add_test(t, absent_names);
 	tcase_add_test(t, links);
 	tcase_add_test(t, special_inodes);
 	tcase_add_test(t, attributes);

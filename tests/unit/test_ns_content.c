@@ -1,6 +1,7 @@
-/* Content that files share: pieces, copies by reference, equal files. */
+/* Content that files share: pieces, copies, equal files; what is damaged. */
 #include "store/map/source.h"
 #include "store/ns/content.h"
+#include "store/util/log.h"
 #include "tests/unit/ns_file_bed.h"
 
 /* ---- pieces alone ---- */
@@ -206,19 +207,91 @@ START_TEST(source_keeps_what_it_opened)
 }
 END_TEST
 
+/* ---- that cannot be read ---- */
+
+#define DAMAGED 70
+
+static unsigned lines[DAMAGED], more_lines;
+
+static void count_line(enum cfs_log_level level, const char *line)
+{
+	bool is_file = !strncmp(line, "file f", 6);
+	unsigned long n = is_file ? strtoul(line + 6, NULL, 10) : DAMAGED;
+
+	(void)level;
+	if (n < DAMAGED)
+		lines[n]++;
+	more_lines += !strncmp(line, "more files", 10);
+}
+
+/* Flips a byte where the incompressible bytes of @seed are stored. */
+static void damage(uint64_t seed, size_t len)
+{
+	uint8_t *want = bed_bytes(seed, len), *at = NULL, *bytes;
+	struct cfs_pack_id id = {0, 0};
+	size_t size;
+
+	for (id.number = 1; !at && id.number < 10; id.number++) {
+		bytes = cfs_engine_mem_bytes(bed.bed.engine, id, &size);
+		at = bytes ? memmem(bytes, size, want, 32) : NULL;
+	}
+	ck_assert_ptr_nonnull(at);
+	at[7] ^= 1;
+	free(want);
+}
+
+/* Each of them once, however often they are read in turn, and not all. */
+START_TEST(damage_is_told_once)
+{
+	const size_t len = 10000;
+	unsigned named = 0;
+	char name[16], byte;
+
+	for (unsigned i = 0; i < DAMAGED; i++) {
+		struct cfs_ns_file *f;
+
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		f = ns_create(&bed, 1, name);
+		ns_fill(f, 2 * i, len, 0);
+		cfs_ns_close_file(f);
+	}
+	ns_bed_reopen(&bed);
+	for (unsigned i = 0; i < DAMAGED; i++)
+		damage(2 * i, len);
+	cfs_log_set_sink(count_line, CFS_LOG_ERR);
+	for (unsigned i = 0; i < 3 * DAMAGED; i++) {
+		struct cfs_ns_file *f;
+
+		(void)snprintf(name, sizeof(name), "f%u", i % DAMAGED);
+		f = ns_open(&bed, name, O_RDONLY);
+		ck_assert_int_eq(cfs_ns_pread(f, &byte, 1, 7), -EBADMSG);
+		cfs_ns_close_file(f);
+	}
+	cfs_log_set_sink(NULL, CFS_LOG_ERR);
+	for (unsigned i = 0; i < DAMAGED; i++) {
+		ck_assert_uint_le(lines[i], 1);
+		named += lines[i];
+	}
+	ck_assert_uint_gt(named, 50);
+	ck_assert_uint_lt(named, DAMAGED);
+	ck_assert_uint_eq(more_lines, 1);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("ns_content");
 	TCase *t = tcase_create("ns_content");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, pieces_splice);
 	tcase_add_test(t, pieces_shared);
 	tcase_add_test(t, copy_by_reference);
 	tcase_add_test(t, copy_of_tail);
 	tcase_add_test(t, same_file_same_map);
 	tcase_add_test(t, source_keeps_what_it_opened);
+	tcase_add_test(t, damage_is_told_once);
 	suite_add_tcase(s, t);
 	return s;
 }

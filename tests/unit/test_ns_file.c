@@ -301,7 +301,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("ns_file");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, append_and_read);
 	tcase_add_test(t, append_reopened);
 	tcase_add_test(t, overwrite);

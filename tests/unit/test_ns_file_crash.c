@@ -191,6 +191,57 @@ START_TEST(markers)
 }
 END_TEST
 
+/* What got a marker's name while it was open is durable, and so is the name,
+ * and what is written through it until it is closed. */
+START_TEST(marker_named_later)
+{
+	struct cfs_ns_file *f = ns_create(&bed, 1, "tmp"), *from;
+	struct stat st;
+	size_t events;
+
+	set_markers();
+	ns_fill(f, 60, 2 * MIB, 0);
+	from = ns_create(&bed, 1, "from");
+	ns_fill(from, 61, 1000, 0);
+	if (_i == 0) {
+		ck_assert_int_eq(
+			cfs_ns_rename(bed.ns, 1, "tmp", 1, "latest", 0), 0);
+	} else if (_i == 1) {
+		ck_assert_int_eq(cfs_ns_link(bed.ns, cfs_ns_file_ino(f), 1,
+					     "latest", &st),
+				 0);
+		cfs_ns_forget(bed.ns, st.st_ino, 1);
+	} else {
+		cfs_ns_close_file(ns_create(&bed, 1, "latest"));
+		ck_assert_int_eq(cfs_ns_rename(bed.ns, 1, "latest", 1, "tmp",
+					       RENAME_EXCHANGE),
+				 0);
+	}
+	events = cfs_engine_mem_events(bed.bed.engine);
+	if (_i) {
+		ns_write(f, "more", 4, 2 * MIB);
+		ck_assert_int_eq(
+			cfs_ns_copy_range(from, 0, f, 2 * MIB + 4, 1000), 1000);
+		ck_assert_int_eq(cfs_ns_fallocate(f, 0, 0, 3 * MIB), 0);
+		ck_assert_int_eq(cfs_ns_flush(f), 0);
+		events = cfs_engine_mem_events(bed.bed.engine);
+	}
+	cfs_ns_close_file(from);
+	cfs_ns_close_file(f);
+	ns_bed_crash(&bed, events);
+	set_markers();
+	f = ns_open(&bed, "latest", O_RDONLY);
+	ns_expect_fill(f, 60, 2 * MIB, 0);
+	ck_assert_int_eq(size_of("latest"), _i ? 3 * MIB : 2 * MIB);
+	if (_i) {
+		ns_expect(f, "more", 4, 2 * MIB);
+		ns_expect_fill(f, 61, 1000, 2 * MIB + 4);
+	}
+	cfs_ns_close_file(f);
+	ns_no_problems(&bed);
+}
+END_TEST
+
 /* ---- what is refused ---- */
 
 START_TEST(no_room)
@@ -296,12 +347,13 @@ static Suite *suite(void)
 	TCase *t = tcase_create("ns_file_crash");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, unlinked_while_open);
 	tcase_add_test(t, orphan_after_crash);
 	tcase_add_loop_test(t, staged_truncation, 0, 3);
 	tcase_add_test(t, tail_written_over);
 	tcase_add_test(t, markers);
+	tcase_add_loop_test(t, marker_named_later, 0, 3);
 	tcase_add_test(t, no_room);
 	tcase_add_test(t, engine_fails);
 	suite_add_tcase(s, t);

@@ -100,6 +100,24 @@ START_TEST(end_comes_later)
 }
 END_TEST
 
+/* What was durable stays so: a tick after the file was opened again must not
+ * let its last chunk, which grows again, wait. */
+START_TEST(durable_stays)
+{
+	struct cfs_ns_file *f = streamed("f");
+
+	cfs_ns_close_file(f);
+	ck_assert_int_eq(cfs_ns_sync(bed.ns), 0);
+	ns_bed_reopen(&bed);
+	f = ns_open(&bed, "f", O_WRONLY);
+	stream(f, 1, LONG, LONG + 100);
+	tick();
+	crash(f);
+	ck_assert_uint_ge(size_of("f"), LONG);
+	expect("f", 1, size_of("f"));
+}
+END_TEST
+
 /* Idle since the last tick: all of it. */
 START_TEST(idle_end)
 {
@@ -157,6 +175,7 @@ enum {
 	RENAME,
 	LINK,
 	SYMLINK,
+	UNLINK,
 	N_CALLS
 };
 
@@ -201,6 +220,9 @@ START_TEST(whole_when_told)
 			cfs_ns_symlink(bed.ns, &ns_cred, 1, "last", "f", &st),
 			0);
 		cfs_ns_forget(bed.ns, st.st_ino, 1);
+		break;
+	case UNLINK:
+		ck_assert_int_eq(cfs_ns_unlink(bed.ns, 1, "other"), 0);
 		break;
 	}
 	tick();
@@ -295,8 +317,9 @@ static Suite *suite(void)
 	TCase *t = tcase_create("all");
 
 	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, end_comes_later);
+	tcase_add_test(t, durable_stays);
 	tcase_add_test(t, idle_end);
 	tcase_add_test(t, at_most_one_later);
 	tcase_add_test(t, slow_file);

@@ -357,7 +357,7 @@ static Suite *suite(void)
 	Suite *s = suite_create("reader");
 	TCase *t = tcase_create("all");
 
-	tcase_set_timeout(t, 240);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_loop_test(t, many_blocks, 0, 2);
 	tcase_add_test(t, readers_share_work);
 	tcase_add_loop_test(t, single_flight, 0, 3);

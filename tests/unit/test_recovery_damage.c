@@ -12,7 +12,7 @@ START_TEST(damage_is_no_crash)
 
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 2000 + (uint64_t)_i, false);
-	for (i = 0; i < 600 / BED_STEP; i++) {
+	for (i = 0; i < 600 / CFS_MIN(TEST_STEP, 3); i++) {
 		struct cfs_position end = cfs_packs_end(b.store->packs);
 		struct cfs_engine *engine = bed_disk(&b);
 		struct cfs_error err = {""};
@@ -47,7 +47,7 @@ START_TEST(damage_is_no_crash)
 			      id.number);
 		(void)cfs_store_close(after.store);
 	}
-	ck_assert_uint_gt(refused, 10 / BED_STEP);
+	ck_assert_uint_gt(refused, 10 / CFS_MIN(TEST_STEP, 3));
 	history_fini(&h);
 	ck_assert_int_eq(cfs_store_close(b.store), 0);
 }
@@ -151,7 +151,7 @@ START_TEST(every_byte_flipped_or_cut)
 		size_t len;
 
 		ck_assert_ptr_nonnull(cfs_engine_mem_bytes(s.disk, id, &len));
-		for (size_t at = 0; at < len; at += BED_STEP) {
+		for (size_t at = 0; at < len; at += TEST_STEP) {
 			struct cfs_engine *e = small_copy(&s);
 			char what[64];
 
@@ -167,7 +167,7 @@ START_TEST(every_byte_flipped_or_cut)
 			tried++;
 		}
 	}
-	ck_assert_uint_gt(tried, 2500 / BED_STEP);
+	ck_assert_uint_gt(tried, 2500 / TEST_STEP);
 	/* the index knows where all is */
 	ck_assert(refused || (index && cut));
 	cfs_index_close(s.index);

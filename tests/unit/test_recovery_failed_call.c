@@ -43,7 +43,7 @@ START_TEST(every_call_fails_once)
 		CFS_ENGINE_SEAL, CFS_ENGINE_REMOVE};
 	unsigned nth, max = _i ? 30 : 110;
 
-	for (nth = 1; nth <= max; nth += BED_STEP) {
+	for (nth = 1; nth <= max; nth += TEST_STEP) {
 		fail_call(calls[_i], nth, -ENOSPC);
 		fail_call(calls[_i], nth, -EIO);
 	}

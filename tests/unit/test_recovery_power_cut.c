@@ -11,7 +11,7 @@ START_TEST(power_cuts)
 	bed_open(&b, NULL, NULL);
 	make_history(&b, &h, 1000 + (uint64_t)_i, true);
 	all = cfs_engine_mem_events(b.engine);
-	for (events = 0; events <= all; events += BED_STEP)
+	for (events = 0; events <= all; events += TEST_STEP)
 		for (seed = 0; seed < 6; seed++)
 			cut_power(&b, &h, events, seed ? seed + events * 10 : 0,
 				  &state);

@@ -63,6 +63,55 @@ START_TEST(test_prune_rules)
 }
 END_TEST
 
+static unsigned count_kept(struct cfs_verb_context *context,
+			   const char *arguments)
+{
+	struct cfs_error err;
+	cJSON *result = NULL;
+	const cJSON *step;
+	unsigned kept = 0;
+	int r = run_verb(context, "prune", arguments, &result, &err);
+
+	ck_assert_msg(r == 0, "%d %s", r, err.text);
+	cJSON_ArrayForEach(
+		step, cJSON_GetObjectItemCaseSensitive(result, "steps")) kept +=
+		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(step, "keep"));
+	cJSON_Delete(result);
+	return kept;
+}
+
+/* A rule that asks for more than can be counted keeps all: 292 years of
+ * nanoseconds, or a number that JSON does not hold. */
+START_TEST(test_prune_newer_than_anything)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+
+	open_store(new_store("s"), &o, &context);
+	import_golden(&context);
+	run_ok(&context, "import",
+	       "{\"path\":\"run\",\"sources\":[{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step3\"}]}");
+	ck_assert_uint_eq(count_kept(&context,
+				     "{\"path\":\"run\",\"dry_run\":true,"
+				     "\"newer_than_seconds\":1}"),
+			  1);
+	ck_assert_uint_eq(count_kept(&context,
+				     "{\"path\":\"run\",\"dry_run\":true,"
+				     "\"newer_than_seconds\":9223372035}"),
+			  2);
+	ck_assert_uint_eq(count_kept(&context,
+				     "{\"path\":\"run\",\"dry_run\":true,"
+				     "\"newer_than_seconds\":9460800000}"),
+			  2);
+	ck_assert_uint_eq(count_kept(&context,
+				     "{\"path\":\"run\",\"dry_run\":true,"
+				     "\"newer_than_seconds\":1e17}"),
+			  2);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 /* ---- pins and pointers ---- */
 
 static int count_pin(void *arg, const char *path)
@@ -232,6 +281,7 @@ static Suite *suite(void)
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_prune_rules);
+	tcase_add_test(t, test_prune_newer_than_anything);
 	tcase_add_test(t, test_pins);
 	tcase_add_test(t, test_recover_pointers);
 	tcase_add_test(t, test_recover_a_number);

@@ -125,6 +125,27 @@ START_TEST(test_scrub_missing_pack)
 	ck_assert_uint_eq(result.files, 3);
 	ck_assert_ptr_nonnull(
 		strstr(cfs_buf_str(&told), "file sub/sealed is affected\n"));
+	ck_assert_uint_eq(fsck().files, 3);
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file extents is affected\n"));
+	cfs_buf_free(&told);
+}
+END_TEST
+
+/* Cut within a chunk that the index leads to: it need not be read for that. */
+START_TEST(test_fsck_cut_pack)
+{
+	struct cfs_object_value v = place_of(&chunk, false);
+
+	ck_assert_int_eq(cfs_store_commit(bed.store), 0);
+	ck_assert_uint_eq(fsck().problems, 0);
+	cfs_engine_mem_cut(bed.engine, (struct cfs_pack_id){v.lane, v.pack},
+			   v.off + v.stored_len - 1);
+	(void)fsck();
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "is not in the pack it should be"));
+	ck_assert_ptr_nonnull(
+		strstr(cfs_buf_str(&told), "file extents is affected\n"));
 	cfs_buf_free(&told);
 }
 END_TEST
@@ -287,6 +308,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_scrub_whole);
 	tcase_add_test(t, test_scrub_damage);
 	tcase_add_test(t, test_scrub_missing_pack);
+	tcase_add_test(t, test_fsck_cut_pack);
 	tcase_add_test(t, test_scrub_nothing_known);
 	tcase_add_test(t, test_scrub_cut_pack);
 	tcase_add_loop_test(t, test_scrub_log, 0, 42);

@@ -174,6 +174,8 @@ START_TEST(two_opens_are_refused)
 	ck_assert_int_eq(unlink(path), 0);
 	ck_assert_int_eq(cfs_store_open(store_dir, &bed_options, &two, &err),
 			 -EBUSY);
+	ck_assert_msg(strstr(err.text, "in use by another process"), "%s",
+		      err.text);
 	ck_assert_int_eq(cfs_store_close(one), 0);
 	ck_assert_int_eq(cfs_store_open(store_dir, &bed_options, &two, &err),
 			 0);

@@ -253,6 +253,32 @@ START_TEST(saving_again_heals)
 }
 END_TEST
 
+/* A map that the disk does not give is no reason not to commit. */
+START_TEST(a_map_that_cannot_be_read)
+{
+	struct cfs_content_map map = {.size = 7000, .count = 1}, out = {0};
+	struct cfs_extent e = {.len = 7000, .chunk_len = 7000};
+	struct cfs_object_value before, after;
+	struct cfs_digest m, again;
+	struct bed b;
+
+	bed_open(&b, NULL, NULL);
+	map.extents = &e;
+	ck_assert_int_eq(cfs_store_put_map(b.store, &map, &m), 0);
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_object_locate(b.store, true, &m, &before), 0);
+	cfs_engine_mem_fail(b.engine, CFS_ENGINE_READ, 1, -EIO);
+	ck_assert_int_eq(cfs_store_put_map(b.store, &map, &again), 0);
+	ck_assert_int_eq(cfs_digest_cmp(&m, &again), 0);
+	ck_assert_int_eq(cfs_object_locate(b.store, true, &m, &after), 0);
+	ck_assert(!cfs_object_value_eq(&before, &after));
+	ck_assert_int_eq(cfs_store_commit(b.store), 0);
+	ck_assert_int_eq(cfs_store_get_map(b.store, &m, &out), 0);
+	cfs_content_map_fini(&out);
+	ck_assert_int_eq(cfs_store_close(b.store), 0);
+}
+END_TEST
+
 /* ---- derived chunks ---- */
 
 START_TEST(derived_chunks)
@@ -320,6 +346,7 @@ static Suite *suite(void)
 	tcase_add_test(t, maps_are_kept_once);
 	tcase_add_test(t, damage_is_never_served);
 	tcase_add_loop_test(t, saving_again_heals, 0, 2);
+	tcase_add_test(t, a_map_that_cannot_be_read);
 	tcase_add_test(t, derived_chunks);
 	suite_add_tcase(s, t);
 	return s;

@@ -5,6 +5,7 @@
 
 #include "fs/daemon/chunkset.h"
 #include "fs/daemon/nstree.h"
+#include "fs/daemon/pins.h"
 #include "store/ns/ns.h"
 #include "store/util/digest.h"
 #include "tests/unit/control_bed.h"
@@ -153,6 +154,77 @@ START_TEST(test_receive_damaged)
 }
 END_TEST
 
+/* While a stream is read, another one takes its place. */
+struct late {
+	struct cfs_verb_context *context;
+	const uint8_t *data;
+	size_t len;
+};
+
+static bool take_its_place(void *arg, uint64_t done, uint64_t total,
+			   const char *what)
+{
+	struct late *late = arg;
+	struct cfs_verb_context *context = late->context;
+
+	(void)done;
+	(void)total;
+	(void)what;
+	late->context = NULL;
+	if (context)
+		ck_assert_int_eq(receive_bytes(context, late->data, late->len,
+					       "{\"path\":\"a/b\"}"),
+				 0);
+	return true;
+}
+
+/* The one that comes too late leaves the other's pins, not its own. */
+START_TEST(test_two_to_one_place)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context, other;
+	_cleanup_(cfs_freep) uint8_t *first = NULL;
+	struct late late = {.context = &other};
+	struct cfs_verb_reply reply = {.progress = take_its_place,
+				       .arg = &late};
+	struct cfs_verb_caller caller = {
+		geteuid(), getegid(), false, {-1, -1}, 1};
+	_cleanup_(cfs_freep) char *file = strdup(below("late"));
+	cJSON *arguments = cJSON_Parse("{\"path\":\"a/b\"}");
+	cJSON *result = cJSON_CreateObject();
+	struct cfs_error err = {""};
+
+	ck_assert(file && arguments && result);
+	open_store(new_store("s"), &o, &context);
+	import_golden(&context);
+	run_ok(&context, "import",
+	       "{\"path\":\"run\",\"sources\":[{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step3\"}]}");
+	run_ok(&context, "pin", "{\"path\":\"run/" STEP "\"}");
+	ck_assert_int_eq(
+		send_to_file(&context, "{\"path\":\"run\"}", below("stream")),
+		0);
+	first = read_file(below("stream"), &late.len);
+	late.data = first;
+	run_ok(&context, "pin", "{\"path\":\"run/global_step3\"}");
+	ck_assert_int_eq(send_to_file(&context, "{\"path\":\"run\"}", file), 0);
+	caller.fds[0] = open(file, O_RDONLY);
+	ck_assert_int_ge(caller.fds[0], 0);
+	other = context;
+	context.caller = &caller;
+	ck_assert_int_eq(cfs_verb_run(&context, "receive", arguments, &reply,
+				      result, &err),
+			 -EEXIST);
+	ck_assert_ptr_null(late.context);
+	ck_assert_int_eq(cfs_pins_has(o.store, "a/b/" STEP), 1);
+	ck_assert_int_eq(cfs_pins_has(o.store, "a/b/global_step3"), 0);
+	close(caller.fds[0]);
+	cJSON_Delete(arguments);
+	cJSON_Delete(result);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("transfer");
@@ -161,6 +233,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_chunkset);
 	tcase_add_test(t, test_receive_damaged);
+	tcase_add_test(t, test_two_to_one_place);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -183,7 +183,7 @@ static Suite *suite(void)
 	TCase *t = tcase_create("change");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, TEST_TIMEOUT);
 	tcase_add_test(t, test_identity);
 	tcase_add_test(t, test_pointer_incomplete);
 	tcase_add_test(t, test_step_incomplete);
