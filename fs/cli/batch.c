@@ -4,7 +4,7 @@
  */
 #include "fs/cli/batch.h"
 
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 
 /* 0 where it is absent, "auto" or no positive number. */
 static uint64_t get(const struct cfs_node *ds_config, const char *key)

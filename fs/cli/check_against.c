@@ -14,7 +14,7 @@
 #include "fs/cli/batch.h"
 #include "fs/cli/json.h"
 #include "fs/container/yaml.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "store/util/error.h"
 
 #define CONFIG_MAX ((size_t)1 << 20)

@@ -11,7 +11,7 @@
 #include "fs/cli/check.h"
 #include "fs/cli/elements.h"
 #include "fs/cli/tensors.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "store/map/map.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"

@@ -10,7 +10,7 @@
 #include "fs/cli/check.h"
 #include "fs/cli/delta.h"
 #include "fs/cli/tensors.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "store/util/error.h"
 
 struct replicas {

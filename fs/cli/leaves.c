@@ -8,7 +8,7 @@
 
 #include "fs/cli/nodes.h"
 #include "fs/container/torchfile.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "fs/format/format.h"
 #include "store/util/grow.h"
 

@@ -11,7 +11,7 @@
 #include "fs/cli/show.h"
 #include "fs/cli/show_params.h"
 #include "fs/cli/target.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "store/util/buf.h"
 
 #define VALUE_MAX 48

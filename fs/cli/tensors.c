@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "fs/cli/nodes.h"
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "fs/format/format.h"
 #include "fs/reslice/catalogue.h"
 #include "store/map/eval.h"

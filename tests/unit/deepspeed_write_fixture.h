@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
 

@@ -1,5 +1,5 @@
 /* File names, ds_config look-ups and version numbers of DeepSpeed. */
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 
 #include <string.h>
 

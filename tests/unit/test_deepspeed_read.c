@@ -3,7 +3,7 @@
  * byte of every tensor it finds must be the one the maker put there, and what
  * is inconsistent must be refused with the file named.
  */
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 
 #include <errno.h>
 #include <time.h>

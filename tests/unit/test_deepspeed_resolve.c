@@ -1,6 +1,6 @@
 /* What a request becomes, over sources of every class: request, then source,
  * then ds_config, then default; and what cannot be. */
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 
 #include <errno.h>
 

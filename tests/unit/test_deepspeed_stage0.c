@@ -1,6 +1,6 @@
 /* Unpartitioned optimizers: an order of parameters is taken where the files
  * prove it and refused where they do not. */
-#include "fs/format/deepspeed.h"
+#include "fs/format/deepspeed/deepspeed.h"
 
 #include <errno.h>
 

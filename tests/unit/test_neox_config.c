@@ -1,5 +1,5 @@
 /* What a step's own copy of GPT-NeoX's configuration tells, and when not. */
-#include "fs/format/deepspeed_neox_config.h"
+#include "fs/format/deepspeed/neox_config.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,0 +1,76 @@
+#include "fs/format/deepspeed/layer.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TIED	   "tied_modules."
+#define SEQUENTIAL "sequential."
+
+/* What follows "NUMBER." in @s, or NULL. */
+static const char *after_number(const char *s, uint32_t *number_out)
+{
+	unsigned long v;
+	char *end;
+
+	if (!isdigit((unsigned char)*s))
+		return NULL;
+	errno = 0;
+	v = strtoul(s, &end, 10);
+	if (errno || v >= UINT32_MAX || *end != '.' || !end[1])
+		return NULL;
+	*number_out = (uint32_t)v;
+	return end + 1;
+}
+
+struct cfs_ds_layer_name cfs_ds_layer_parse(const char *full)
+{
+	struct cfs_ds_layer_name n = {.form = CFS_DS_FORM_PLAIN, .name = full};
+	const char *rest = after_number(full, &n.layer), *key = full;
+
+	if (rest) {
+		n.form = CFS_DS_FORM_PIPELINE;
+		n.name = rest;
+	} else if (!strncmp(full, SEQUENTIAL, strlen(SEQUENTIAL))) {
+		rest = after_number(full + strlen(SEQUENTIAL), &n.layer);
+		if (rest) {
+			n.form = CFS_DS_FORM_SEQUENTIAL;
+			n.name = rest;
+		}
+	} else if (!strncmp(full, TIED, strlen(TIED))) {
+		key += strlen(TIED);
+		rest = strchr(key, '.');
+		if (rest && rest > key && rest[1]) {
+			n.form = CFS_DS_FORM_TIED;
+			n.key = key;
+			n.key_len = (size_t)(rest - key);
+			n.name = rest + 1;
+		}
+	}
+	return n;
+}
+
+int cfs_ds_layer_format(const struct cfs_ds_layer_name *name, char *buf,
+			size_t size)
+{
+	int n;
+
+	switch (name->form) {
+	case CFS_DS_FORM_PIPELINE:
+		n = snprintf(buf, size, "%u.%s", name->layer, name->name);
+		break;
+	case CFS_DS_FORM_SEQUENTIAL:
+		n = snprintf(buf, size, SEQUENTIAL "%u.%s", name->layer,
+			     name->name);
+		break;
+	case CFS_DS_FORM_TIED:
+		n = snprintf(buf, size, TIED "%.*s.%s", (int)name->key_len,
+			     name->key, name->name);
+		break;
+	default:
+		n = snprintf(buf, size, "%s", name->name);
+	}
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}

@@ -1,0 +1,40 @@
+/*
+ * Parameters by layer: what a name says, in the three forms there are.
+ * Private to fs/format/deepspeed.
+ *
+ *   pipeline     3.attention.dense.weight
+ *   tied         tied_modules.embed.word_embeddings.weight
+ *   sequential   sequential.3.attention.dense.weight
+ *
+ * Rules: DeepSpeed 0.19.8 runtime/pipe/module.py; GPT-NeoX ea7aefd8
+ * megatron/model/utils.py (SequentialWrapper).
+ */
+#ifndef CFS_FORMAT_DEEPSPEED_LAYER_H
+#define CFS_FORMAT_DEEPSPEED_LAYER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum cfs_ds_form {
+	CFS_DS_FORM_PLAIN, /* not by layer */
+	CFS_DS_FORM_PIPELINE,
+	CFS_DS_FORM_TIED,
+	CFS_DS_FORM_SEQUENTIAL,
+};
+
+struct cfs_ds_layer_name {
+	enum cfs_ds_form form;
+	uint32_t layer;	 /* PIPELINE, SEQUENTIAL */
+	const char *key; /* TIED: key_len bytes */
+	size_t key_len;
+	const char *name; /* in the layer; PLAIN: the whole */
+};
+
+/* Pointers into @full. */
+struct cfs_ds_layer_name cfs_ds_layer_parse(const char *full);
+/* Into @buf; -ENAMETOOLONG. */
+int cfs_ds_layer_format(const struct cfs_ds_layer_name *name, char *buf,
+			size_t size);
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * Stage by stage, parameter by parameter, in the groups' own order.  All ranks
+ * of a stage must have the same ones; a tied one is taken where it comes first.
+ */
+#include "fs/format/deepspeed/model.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/format/deepspeed/remodel.h"
+#include "store/util/error.h"
+
+struct collecting {
+	struct cfs_ds_model *model;
+	struct cfs_catalogue *names; /* what was met: only for finding */
+	const struct cfs_rule *rules;
+	const struct cfs_ds_parallel *target;
+	struct cfs_error *err;
+};
+
+/* All ranks of @stage: the same names, shapes and groups in the same order? */
+static int check_stage(const struct cfs_ds_step *step, uint32_t stage,
+		       struct cfs_error *err)
+{
+	const uint32_t tp = step->base.topology.tp;
+	const struct cfs_step_rank *first = &step->base.ranks[stage * tp];
+	uint32_t n = cfs_catalogue_params(first->catalogue);
+
+	for (uint32_t t = 1; t < tp; t++) {
+		const struct cfs_catalogue *cat = first[t].catalogue;
+
+		for (uint32_t i = 0; i < n; i++) {
+			const struct cfs_param *a = cfs_catalogue_param(
+						       first->catalogue, i),
+					       *b;
+
+			b = i < cfs_catalogue_params(cat)
+				    ? cfs_catalogue_param(cat, i)
+				    : NULL;
+			if (!b || strcmp(a->name, b->name) != 0 ||
+			    a->group != b->group || a->ndim != b->ndim ||
+			    memcmp(a->shape, b->shape,
+				   a->ndim * sizeof(*a->shape)) != 0)
+				return cfs_fail(err, -EINVAL,
+						"parameter %s: rank %u of "
+						"stage %u does not have it as "
+						"rank 0 does",
+						a->name, t, stage);
+		}
+		if (cfs_catalogue_params(cat) != n)
+			return cfs_fail(err, -EINVAL,
+					"rank %u of stage %u has other "
+					"parameters than rank 0",
+					t, stage);
+	}
+	return 0;
+}
+
+static const struct cfs_rule *rule_of(const struct collecting *c,
+				      const char *name)
+{
+	const struct cfs_rule *rule = cfs_rules_find(c->rules, name);
+
+	return rule || !c->model->family
+		       ? rule
+		       : cfs_rules_find(c->model->family->rules, name);
+}
+
+/* Whole on the one rank there is, however many dimensions it has. */
+static void keep_whole(const struct cfs_param *p, struct cfs_ds_whole *w)
+{
+	w->from = (struct cfs_tp_layout){
+		.kind = CFS_TP_SAME, .ndim = 1, .shape = {p->numel}};
+	w->to = w->from;
+}
+
+/* For one rank that has all.  Where there is one already, and the loading job
+ * will have one or as many as now, what is not known does no harm. */
+static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
+			 struct cfs_ds_whole *w)
+{
+	const uint32_t tp = c->model->step->base.topology.tp;
+	bool same_size = tp == c->target->tp;
+	struct cfs_error why = {""};
+	int r;
+
+	if (tp == 1 && same_size && w->rule->kind == CFS_RULE_SAME) {
+		keep_whole(p, w);
+		return 0;
+	}
+	r = cfs_rule_whole(w->rule, &c->model->facts, p->ndim, p->shape, tp,
+			   c->target->tp, &w->from, &w->to, &why);
+	if (r == -ENOTSUP && same_size &&
+	    (w->rule->kind == CFS_RULE_ROW_BIAS ||
+	     (tp == 1 && c->target->tp_named))) {
+		keep_whole(p, w);
+		return 0;
+	}
+	if (r < 0)
+		return cfs_fail(c->err, r, "parameter %s: %s%s", p->name,
+				why.text,
+				r == -ENOTSUP && tp == 1 && same_size
+					? "; or name the only size it is to "
+					  "be loaded at (tp1)"
+					: "");
+	return 0;
+}
+
+static bool may_be_share(const struct collecting *c,
+			 const struct cfs_rule *rule)
+{
+	return rule->kind == CFS_RULE_SUM ||
+	       (rule->kind == CFS_RULE_ROW_BIAS &&
+		c->model->facts.parallel_residual != 0);
+}
+
+static int lay_out(const struct collecting *c, const struct cfs_param *p,
+		   struct cfs_ds_whole *w)
+{
+	static const struct cfs_rule same = {"*", CFS_RULE_SAME, 0, NULL,
+					     false};
+	const uint32_t tp = c->model->step->base.topology.tp;
+	int r;
+
+	w->rule = rule_of(c, w->name.name);
+	if (!w->rule && (tp != c->target->tp || (c->target->whole && tp != 1)))
+		return cfs_fail(c->err, -ENOTSUP,
+				"parameter %s: no rule says how %u ranks share "
+				"it (view add --rules)",
+				p->name, tp);
+	if (!w->rule)
+		w->rule = &same;
+	if (c->model->step->shares && may_be_share(c, w->rule))
+		return cfs_fail(c->err, -ENOTSUP,
+				"parameter %s: the universal checkpoint has "
+				"what one tensor-parallel rank adds, if ranks "
+				"add it up; say that they do not (@biassame), "
+				"or make the view of the step itself",
+				p->name);
+	if (c->target->whole)
+		return lay_out_whole(c, p, w);
+	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
+			    c->target->tp, &w->from, &w->to, c->err);
+	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;
+}
+
+static int collect(struct collecting *c, uint32_t stage, uint32_t index)
+{
+	struct cfs_ds_model *m = c->model;
+	const struct cfs_param *p = cfs_catalogue_param(
+		m->step->base.ranks[stage * m->step->base.topology.tp]
+			.catalogue,
+		index);
+	struct cfs_ds_whole *w = &m->v[m->n];
+	uint32_t seen;
+	int r;
+
+	*w = (struct cfs_ds_whole){.name = cfs_ds_layer_parse(p->name),
+				   .group = p->group,
+				   .seq = m->n,
+				   .stage = stage,
+				   .index = index};
+	if (!cfs_catalogue_find(c->names, p->name, &seen)) {
+		if (w->name.form == CFS_DS_FORM_TIED)
+			return 0;
+		return cfs_fail(c->err, -EINVAL,
+				"parameter %s: stage %u has it, and one "
+				"before",
+				p->name, stage);
+	}
+	r = cfs_catalogue_add_param(c->names, p->name, p->ndim, p->shape, 0,
+				    &seen);
+	if (!r)
+		r = lay_out(c, p, w);
+	if (r < 0)
+		return r;
+	m->pipeline |= w->name.form == CFS_DS_FORM_PIPELINE ||
+		       w->name.form == CFS_DS_FORM_TIED;
+	m->n++;
+	return 0;
+}
+
+/* The family's norm tells where the layers end. */
+static void count_layers(struct cfs_ds_model *m)
+{
+	if (!m->family)
+		return;
+	for (uint32_t i = 0; i < m->n; i++)
+		if (!strncmp(m->v[i].name.name, m->family->norm,
+			     strlen(m->family->norm)))
+			m->n_layers =
+				CFS_MAX(m->n_layers, m->v[i].name.layer + 1 +
+							     m->family->behind);
+}
+
+static int read_all(struct collecting *c)
+{
+	const struct cfs_ds_step *step = c->model->step;
+	const struct cfs_topology *topo = &step->base.topology;
+	int r = 0;
+
+	for (uint32_t s = 0; !r && s < step->base.n_ranks / topo->tp; s++) {
+		uint32_t n = cfs_catalogue_params(
+			step->base.ranks[s * topo->tp].catalogue);
+
+		r = check_stage(step, s, c->err);
+		for (uint32_t i = 0; !r && i < n; i++)
+			r = collect(c, s, i);
+	}
+	return r;
+}
+
+int cfs_ds_model_read(const struct cfs_ds_step *step,
+		      const struct cfs_ds_parallel *target,
+		      const struct cfs_rule *rules, struct cfs_ds_model *out,
+		      struct cfs_error *err)
+{
+	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *names =
+		cfs_catalogue_new();
+	struct collecting c = {.model = out,
+			       .names = names,
+			       .rules = rules,
+			       .target = target,
+			       .err = err};
+	size_t most = 1;
+	int r;
+
+	*out = (struct cfs_ds_model){.step = step,
+				     .family = cfs_ds_family_of(step)};
+	for (uint32_t m = 0; m < step->base.n_ranks; m++)
+		most += cfs_catalogue_params(step->base.ranks[m].catalogue);
+	out->v = calloc(most, sizeof(*out->v));
+	if (!names || !out->v) {
+		cfs_ds_model_fini(out);
+		return -ENOMEM;
+	}
+	if (out->family)
+		out->family->facts(step, &out->facts);
+	out->facts.vocabulary = target->vocabulary;
+	if (target->qkv_in_parts >= 0)
+		out->facts.qkv_in_parts = target->qkv_in_parts;
+	if (target->bias_sum >= 0)
+		out->facts.parallel_residual = target->bias_sum;
+	r = read_all(&c);
+	if (r < 0) {
+		cfs_ds_model_fini(out);
+		return r;
+	}
+	count_layers(out);
+	return 0;
+}
+
+void cfs_ds_model_fini(struct cfs_ds_model *model)
+{
+	free(cfs_steal(model->v));
+	model->n = 0;
+}

@@ -1,0 +1,277 @@
+/* The files of a step: threads, versions, what they tell about the whole. */
+#include "fs/format/deepspeed/read.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/util/error.h"
+#include "store/util/hash.h"
+#include "store/util/path.h"
+
+#define THREADS_MAX 16
+
+/* ---- threads ---- */
+
+struct crew {
+	cfs_ds_job_fn *fn;
+	void *arg;
+	uint32_t n;
+	pthread_mutex_t lock;
+	uint32_t next;	 /* guarded by lock, like all below */
+	uint32_t failed; /* lowest index that did, or UINT32_MAX */
+	int r;
+	struct cfs_error err;
+};
+
+static bool crew_take(struct crew *crew, uint32_t *i)
+{
+	bool more;
+
+	pthread_mutex_lock(&crew->lock);
+	more = crew->next < crew->n && crew->failed == UINT32_MAX;
+	*i = crew->next;
+	crew->next += more;
+	pthread_mutex_unlock(&crew->lock);
+	return more;
+}
+
+static void *crew_work(void *arg)
+{
+	struct crew *crew = arg;
+	uint32_t i;
+
+	while (crew_take(crew, &i)) {
+		struct cfs_error err = {""};
+		int r = crew->fn(crew->arg, i, &err);
+
+		if (r >= 0)
+			continue;
+		pthread_mutex_lock(&crew->lock);
+		if (i < crew->failed) {
+			crew->failed = i;
+			crew->r = r;
+			crew->err = err;
+		}
+		pthread_mutex_unlock(&crew->lock);
+	}
+	return NULL;
+}
+
+int cfs_ds_parallel(uint32_t n, cfs_ds_job_fn *fn, void *arg,
+		    struct cfs_error *err)
+{
+	struct crew crew = {.fn = fn,
+			    .arg = arg,
+			    .n = n,
+			    .lock = PTHREAD_MUTEX_INITIALIZER,
+			    .failed = UINT32_MAX};
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint32_t want = CFS_MIN(n, (uint32_t)CFS_MAX(cpus, 1));
+	pthread_t threads[THREADS_MAX];
+	uint32_t started = 0;
+
+	/* This thread is one of them; fewer than wanted will do. */
+	for (want = CFS_MIN(want, THREADS_MAX); started + 1 < want; started++)
+		if (pthread_create(&threads[started], NULL, crew_work, &crew))
+			break;
+	crew_work(&crew);
+	for (uint32_t i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	pthread_mutex_destroy(&crew.lock);
+	if (crew.failed == UINT32_MAX)
+		return 0;
+	if (err)
+		*err = crew.err;
+	return crew.r;
+}
+
+/* ---- versions ---- */
+
+struct settled {
+	struct cfs_version version;
+	struct stat st;
+};
+
+struct settle {
+	struct cfs_source *source;
+	const char *path;
+	const struct cfs_ds_list *list;
+	struct settled *out; /* by list entry */
+};
+
+static int settle_one(void *arg, uint32_t i, struct cfs_error *err)
+{
+	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
+	struct settle *s = arg;
+	const char *name = s->list->entries[i].name;
+	char path[4096];
+	int r;
+
+	r = cfs_path_put(path, sizeof(path), s->path, name);
+	if (!r)
+		r = s->source->ops->open(s->source, path, &file);
+	if (!r)
+		r = cfs_file_settle(file, &s->out[i].version);
+	if (!r)
+		r = file->ops->stat(file, &s->out[i].st);
+	return r < 0 ? cfs_fail_prefix(err, r, "%s", name) : 0;
+}
+
+/* Mode, owner, newest time and identity; mixed owners refuse, because a view
+ * must not show what its reader could not read. */
+static int fold(struct cfs_step *step, const char *name,
+		const struct settled *s, struct cfs_error *err)
+{
+	const struct stat *st = &s->st;
+	const struct cfs_version *v = &s->version;
+	const uint64_t words[] = {v->dev, v->ino, v->size,
+				  (uint64_t)v->mtime_ns, (uint64_t)v->ctime_ns};
+
+	if (!step->identity) {
+		step->mode = st->st_mode & 0777;
+		step->uid = st->st_uid;
+		step->gid = st->st_gid;
+		step->mtime_ns = v->mtime_ns;
+		step->identity = cfs_hash64(step->path, strlen(step->path), 1);
+	}
+	if (st->st_uid != step->uid)
+		return cfs_fail(err, -EACCES,
+				"%s belongs to user %u and %s to user %u: "
+				"chown the step's files to one user",
+				name, (unsigned)st->st_uid,
+				cfs_filetab_path(step->files, 0),
+				(unsigned)step->uid);
+	step->mode &= st->st_mode & 0777;
+	/* Of another group: what the group may do counts for nobody. */
+	if (st->st_gid != step->gid)
+		step->mode &= ~(mode_t)070;
+	step->mtime_ns = CFS_MAX(step->mtime_ns, v->mtime_ns);
+	step->identity = cfs_hash64(words, sizeof(words), step->identity);
+	step->identity = cfs_hash64(name, strlen(name), step->identity) | 1;
+	return 0;
+}
+
+/* Where a list entry belongs among the ranks; NULL: nowhere (layers). */
+static struct cfs_ds_file *place(struct cfs_ds_step *step,
+				 const struct cfs_ds_name *name)
+{
+	struct cfs_ds_rank *rank;
+	struct cfs_ds_file *file = NULL;
+
+	if (name->kind == CFS_DS_LAYER || name->kind == CFS_DS_UNIVERSAL ||
+	    name->mp >= step->base.n_ranks)
+		return NULL;
+	rank = &step->ranks[name->mp];
+	if (name->kind == CFS_DS_MODEL)
+		file = &rank->model[0];
+	else if (name->kind == CFS_DS_MODEL_ZERO3 && name->dp < rank->n_model)
+		file = &rank->model[name->dp];
+	else if (name->kind == CFS_DS_OPTIM && name->dp < rank->n_optim)
+		file = &rank->optim[name->dp];
+	/* The first spelling counts. */
+	return file && !file->name ? file : NULL;
+}
+
+static int ranks_new(struct cfs_ds_step *step, const struct cfs_ds_names *names)
+{
+	uint32_t n = names->n_mp;
+
+	step->ranks = calloc(n, sizeof(*step->ranks));
+	step->base.ranks = calloc(n, sizeof(*step->base.ranks));
+	step->base.files = cfs_filetab_new();
+	if (!step->ranks || !step->base.ranks || !step->base.files)
+		return -ENOMEM;
+	step->base.n_ranks = n;
+	for (uint32_t m = 0; m < n; m++) {
+		struct cfs_ds_rank *rank = &step->ranks[m];
+		uint32_t n_model = names->zero3 ? names->n_dp : 1;
+
+		rank->model = calloc(n_model, sizeof(*rank->model));
+		rank->optim =
+			calloc((size_t)names->n_dp + 1, sizeof(*rank->optim));
+		step->base.ranks[m].catalogue = cfs_catalogue_new();
+		if (!rank->model || !rank->optim ||
+		    !step->base.ranks[m].catalogue)
+			return -ENOMEM;
+		rank->n_model = n_model;
+		rank->n_optim = names->n_dp;
+	}
+	return 0;
+}
+
+static int add_file(struct cfs_ds_step *step, const struct cfs_ds_entry *entry,
+		    const struct settled *s, struct cfs_error *err)
+{
+	struct cfs_ds_file *file = place(step, &entry->parsed);
+	char path[4096];
+	uint32_t row = 0;
+	int r;
+
+	if (!file && entry->parsed.kind != CFS_DS_LAYER &&
+	    entry->parsed.kind != CFS_DS_UNIVERSAL)
+		return 0;
+	r = fold(&step->base, entry->name, s, err);
+	if (!r)
+		r = cfs_path_put(path, sizeof(path), step->base.path,
+				 entry->name);
+	if (!r)
+		r = cfs_filetab_add(step->base.files, path, &s->version, &row);
+	if (r < 0 || !file)
+		return r;
+	file->index = row;
+	file->name = strdup(entry->name);
+	return file->name ? 0 : -ENOMEM;
+}
+
+int cfs_ds_files_settle(struct cfs_ds_step *step,
+			const struct cfs_ds_list *list,
+			const struct cfs_ds_names *names, struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) struct settled *out = NULL;
+	struct settle s = {step->base.source, step->base.path, list, NULL};
+	int r;
+
+	r = ranks_new(step, names);
+	if (r < 0)
+		return r;
+	s.out = out = calloc((size_t)list->n + 1, sizeof(*out));
+	if (!out)
+		return -ENOMEM;
+	r = cfs_ds_parallel(list->n, settle_one, &s, err);
+	for (uint32_t i = 0; !r && i < list->n; i++)
+		r = add_file(step, &list->entries[i], &out[i], err);
+	return r;
+}
+
+int cfs_ds_open(const struct cfs_step *step, uint32_t index,
+		struct cfs_file **file_out, struct cfs_error *err)
+{
+	return cfs_filepool_get(
+		step->pool, cfs_filetab_path(step->files, index),
+		cfs_filetab_version(step->files, index), file_out, err);
+}
+
+int cfs_ds_parse(const struct cfs_step *step, const struct cfs_ds_file *file,
+		 struct cfs_torchfile **out, struct cfs_error *err)
+{
+	const struct cfs_version *version =
+		cfs_filetab_version(step->files, file->index);
+	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *torch = NULL;
+	struct cfs_file *open;
+	int r;
+
+	/* The pool checks the version after every read. */
+	r = cfs_ds_open(step, file->index, &open, err);
+	if (r < 0)
+		return r;
+	r = cfs_torchfile_read(open, version->size, step->files, file->index,
+			       NULL, &torch, err);
+	if (r < 0)
+		r = cfs_fail_prefix(err, r, "%s", file->name);
+	cfs_filepool_put(step->pool, open);
+	if (!r)
+		*out = cfs_steal(torch);
+	return r;
+}

@@ -1,0 +1,63 @@
+/*
+ * A step as other model-parallel ranks would hold it: a step in memory whose
+ * tensors are made of those of the one on disk, for the writer to write.
+ * Private to fs/format/deepspeed.
+ */
+#ifndef CFS_FORMAT_DEEPSPEED_REMODEL_H
+#define CFS_FORMAT_DEEPSPEED_REMODEL_H
+
+#include "fs/format/deepspeed/model.h"
+#include "fs/format/options.h"
+
+struct cfs_ds_parallel {
+	uint32_t tp;
+	uint32_t pp; /* 0: no pipeline, parameters in sequence */
+	/* What the checkpoint does not tell; as in struct cfs_request. */
+	uint64_t vocabulary;
+	int qkv_in_parts, bias_sum;
+	/* One rank has all that these would share, and of what they add up the
+	 * share of one. */
+	bool whole;
+	bool tp_named; /* whole: the user says the size, so it counts alone */
+	const char *options; /* options.h, or NULL */
+};
+
+/* The layers that hold something, ascending. */
+struct cfs_ds_layers {
+	uint32_t *v;
+	uint32_t n;
+};
+
+struct cfs_ds_remodel {
+	struct cfs_ds_step *from; /* a reference */
+	struct cfs_options options;
+	struct cfs_ds_model model;
+	struct cfs_ds_layers layers;
+	uint32_t tp, pp;  /* pp 0: in sequence */
+	uint32_t *bounds; /* pp + 1; NULL where whole */
+	bool whole;
+	struct cfs_ds_made *made; /* by rank */
+};
+
+/* Takes a reference to @step; the new one has one of its own.  -ENOTSUP,
+ * -EINVAL: @err names the parameter. */
+CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
+				  const struct cfs_ds_parallel *target,
+				  struct cfs_ds_step **out,
+				  struct cfs_error *err);
+/* What stage @stage calls what the source calls @name; false: it has none. */
+bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
+			 uint32_t stage, char *buf, size_t size);
+/* What parameter @param of rank @rank is made of. */
+const struct cfs_ds_whole *cfs_ds_remodel_whole(const struct cfs_ds_remodel *rm,
+						uint32_t rank, uint32_t param);
+/* The stage that has layer @layer. */
+uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer);
+/* The file table's row of a source's layer file. */
+bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
+		       uint32_t t, uint32_t *row_out);
+
+/* What cfs_ds_step_free() does with such a step. */
+void cfs_ds_remodel_free(struct cfs_ds_step *step);
+
+#endif

@@ -1,0 +1,176 @@
+/*
+ * Norms and biases are compared whole, of larger tensors the beginning: copies
+ * that went apart were given other gradients, which leave nothing as it was.
+ */
+#include "fs/format/deepspeed/replicas.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/format/deepspeed/read.h"
+#include "store/map/eval.h"
+#include "store/util/error.h"
+
+#define ELEMENTS_MAX (64u << 10)
+
+/* One parameter in one rank's catalogue. */
+struct place {
+	uint32_t rank, index;
+};
+
+static int read_role(const struct cfs_ds_step *step, struct place p,
+		     uint32_t role, uint64_t count, uint8_t *buf, size_t len,
+		     struct cfs_error *err)
+{
+	_cleanup_(cfs_map_unrefp) struct cfs_map *map =
+		cfs_map_new(step->base.files);
+	_cleanup_(cfs_reader_closep) struct cfs_reader *reader = NULL;
+	ssize_t n;
+	int r = map ? cfs_catalogue_append(step->base.ranks[p.rank].catalogue,
+					   p.index, role, 0, count, map)
+		    : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	cfs_map_seal(map);
+	r = cfs_reader_open(map, step->base.pool, NULL, &reader, err);
+	if (r < 0)
+		return r;
+	n = cfs_reader_pread(reader, buf, len, 0);
+	if (n < 0)
+		return (int)n;
+	return (size_t)n == len ? 0 : -EIO;
+}
+
+static int same_role(const struct cfs_ds_step *step, struct place a,
+		     struct place b, uint32_t role, bool *same_out,
+		     struct cfs_error *err)
+{
+	const struct cfs_catalogue *cat = step->base.ranks[a.rank].catalogue;
+	uint64_t count = CFS_MIN(cfs_catalogue_param(cat, a.index)->numel,
+				 (uint64_t)ELEMENTS_MAX);
+	size_t len = (size_t)count *
+		     cfs_dtype_size(cfs_catalogue_dtype(cat, a.index, role));
+	_cleanup_(cfs_freep) uint8_t *both = malloc(2 * len + 1);
+	int r = both ? read_role(step, a, role, count, both, len, err)
+		     : -ENOMEM;
+
+	if (!r)
+		r = read_role(step, b, role, count, both + len, len, err);
+	*same_out = !r && !memcmp(both, both + len, len);
+	return r;
+}
+
+/* Roles [@first, …) of both; the first that differs in *@role_out. */
+static int compare(const struct cfs_ds_step *step, struct place a,
+		   struct place b, uint32_t first, uint32_t *role_out,
+		   struct cfs_error *err)
+{
+	const struct cfs_catalogue *cat = step->base.ranks[a.rank].catalogue;
+	const struct cfs_catalogue *other = step->base.ranks[b.rank].catalogue;
+
+	*role_out = CFS_ROLES_MAX;
+	for (uint32_t k = first; k < cfs_catalogue_roles(cat); k++) {
+		bool same;
+		int r;
+
+		if (!cfs_catalogue_has(cat, a.index, k) ||
+		    !cfs_catalogue_has(other, b.index, k))
+			continue;
+		r = same_role(step, a, b, k, &same, err);
+		if (r < 0)
+			return r;
+		if (!same) {
+			*role_out = k;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+static int check_ranks(void *arg, uint32_t i, struct cfs_error *err)
+{
+	const struct cfs_ds_model *m = arg;
+	const struct cfs_ds_whole *w = &m->v[i];
+	const uint32_t tp = m->step->base.topology.tp;
+	const struct place a = {w->stage * tp, w->index};
+	/* of what is added up only the moments are copies */
+	uint32_t first =
+		w->from.kind == CFS_TP_SUM ? CFS_ROLE_STATE0 : CFS_ROLE_WEIGHT;
+	uint32_t role;
+
+	if (w->from.kind == CFS_TP_CUT)
+		return 0;
+	for (uint32_t t = 1; t < tp; t++) {
+		const struct place b = {a.rank + t, w->index};
+		const struct cfs_catalogue *cat =
+			m->step->base.ranks[a.rank].catalogue;
+		int r = compare(m->step, a, b, first, &role, err);
+
+		if (r < 0)
+			return r;
+		if (role < CFS_ROLES_MAX)
+			return cfs_fail(
+				err, -ENOTSUP,
+				"parameter %s: tensor-parallel ranks 0 and %u "
+				"have it whole, and their %s differ",
+				cfs_catalogue_param(cat, w->index)->name, t,
+				cfs_catalogue_role_name(cat, role));
+	}
+	return 0;
+}
+
+int cfs_ds_check_ranks(const struct cfs_ds_model *model, struct cfs_error *err)
+{
+	/* only read from */
+	return cfs_ds_parallel(model->n, check_ranks, (void *)(uintptr_t)model,
+			       err);
+}
+
+/* Of a tied layer only what the family ties is kept equal; the rest of its
+ * second copy computes nothing. */
+static bool is_tied_name(const struct cfs_ds_model *m, const char *name)
+{
+	return !m->family || !strcmp(m->family->tied_name, name);
+}
+
+int cfs_ds_check_tied(const struct cfs_ds_model *model, struct cfs_error *err)
+{
+	const struct cfs_step *step = &model->step->base;
+	uint32_t role, index;
+
+	for (uint32_t i = 0; i < model->n; i++) {
+		const struct cfs_ds_whole *w = &model->v[i];
+		const struct place a = {w->stage * step->topology.tp, w->index};
+		const char *name =
+			cfs_catalogue_param(step->ranks[a.rank].catalogue,
+					    a.index)
+				->name;
+
+		if (w->name.form != CFS_DS_FORM_TIED ||
+		    !is_tied_name(model, w->name.name))
+			continue;
+		for (uint32_t m = a.rank + step->topology.tp; m < step->n_ranks;
+		     m += step->topology.tp) {
+			int r;
+
+			if (cfs_catalogue_find(step->ranks[m].catalogue, name,
+					       &index) < 0)
+				continue;
+			r = compare(model->step, a, (struct place){m, index},
+				    CFS_ROLE_MASTER, &role, err);
+			if (r < 0)
+				return r;
+			if (role < CFS_ROLES_MAX)
+				return cfs_fail(
+					err, -ENOTSUP,
+					"parameter %s: stages %u and %u have "
+					"it, and their %s differ",
+					name, w->stage, m / step->topology.tp,
+					cfs_catalogue_role_name(
+						step->ranks[m].catalogue,
+						role));
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,96 @@
+/*
+ * What loaders compare with the job they run in, of a step made of another one:
+ * GPT-NeoX asserts that each of its `args` is as configured.
+ */
+#include "fs/format/deepspeed/write.h"
+
+#include <string.h>
+
+#include "fs/format/deepspeed/remodel.h"
+
+/* The padded vocabulary at the target; 0: there is none. */
+static uint64_t padded(const struct cfs_ds_model *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		if (m->v[i].rule->kind == CFS_RULE_VOCAB)
+			return m->v[i].to.shape[0];
+	return 0;
+}
+
+static void set_int(struct cfs_ds_out *out, struct cfs_node *map,
+		    const char *key, uint64_t value)
+{
+	cfs_ds_out_replace(out, map, key,
+			   cfs_node_int(out->doc, (int64_t)value));
+}
+
+static void replace_args(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	struct cfs_node *args = cfs_node_get(root, "args");
+	uint64_t rows = padded(&rm->model);
+
+	if (!cfs_node_is_map(args) ||
+	    (rm->tp == rm->from->base.topology.tp && !rm->from->only_masters))
+		return;
+	args = cfs_node_copy(out->doc, args);
+	set_int(out, args, "model_parallel_size", rm->tp);
+	if (rows)
+		set_int(out, args, "padded_vocab_size", rows);
+	cfs_node_replace(out->doc, root, "args", args);
+}
+
+static void replace_dimensions(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	const char *key = "checkpoint_parallel_dimensions";
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	struct cfs_node *dims = cfs_node_get(root, key);
+
+	if (!cfs_node_is_map(dims))
+		return;
+	dims = cfs_node_copy(out->doc, dims);
+	set_int(out, dims, "tp_degree", rm->tp);
+	set_int(out, dims, "pp_degree", CFS_MAX(rm->pp, 1u));
+	cfs_node_replace(out->doc, root, key, dims);
+}
+
+/* Those of the target's stage, of all stages' there were. */
+static void replace_buffers(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	const struct cfs_step *from = &rm->from->base;
+	struct cfs_node *list = cfs_node_list(out->doc);
+
+	for (uint32_t m = 0; m < from->n_ranks; m += from->topology.tp) {
+		const struct cfs_node *names = cfs_node_get(
+			rm->from->ranks[m].model_root, "buffer_names");
+
+		for (uint32_t i = 0; i < cfs_seq_node_count(names); i++) {
+			const char *name =
+				cfs_node_as_str(cfs_seq_node_item(names, i));
+			char full[512];
+
+			if (name &&
+			    cfs_ds_remodel_name(rm, name, out->mp / rm->tp,
+						full, sizeof(full)))
+				cfs_node_append(out->doc, list,
+						cfs_node_str(out->doc, full));
+		}
+	}
+	cfs_ds_out_replace(out, root, "buffer_names", list);
+}
+
+void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+
+	set_int(out, root, "mp_world_size",
+		(uint64_t)rm->tp * CFS_MAX(rm->pp, 1u));
+	replace_args(out, root);
+	replace_dimensions(out, root);
+	replace_buffers(out, root);
+	/* of one rank's vocabulary, and of its rounding */
+	if (rm->tp != rm->from->base.topology.tp)
+		cfs_ds_out_replace(out, root, "checkpoint_validation_logits",
+				   cfs_node_none(out->doc));
+}
