@@ -198,6 +198,19 @@ static int append_rows(const struct pieces *p, const struct box *b,
 	return r;
 }
 
+/* Rows that only the target has, where it is not they that are cut. */
+static int append_zero_rows(const struct cfs_tp_layout *from,
+			    const struct cfs_tp_layout *to,
+			    const uint64_t *here, uint32_t size,
+			    struct cfs_map *map)
+{
+	uint64_t row = size;
+
+	for (uint32_t i = 1; i < to->ndim; i++)
+		row *= here[i];
+	return cfs_map_add_zero(map, (to->shape[0] - from->shape[0]) * row);
+}
+
 static int append_cut(const struct cfs_tp_layout *from,
 		      const struct cfs_tp_source *source,
 		      const struct cfs_tp_layout *to, uint32_t tp,
@@ -218,13 +231,16 @@ static int append_cut(const struct cfs_tp_layout *from,
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < from->dim; i++)
-		b.outer *= from->shape[i];
+		b.outer *= i ? from->shape[i]
+			     : CFS_MIN(from->shape[0], to->shape[0]);
 	for (uint32_t i = from->dim + 1; i < from->ndim; i++)
 		b.inner *= from->shape[i];
 	b.there = there[from->dim];
-	if (b.outer > 1 && alike(&p))
-		return append_box(&p, &b, source, map);
-	return append_rows(&p, &b, source, map);
+	r = b.outer > 1 && alike(&p) ? append_box(&p, &b, source, map)
+				     : append_rows(&p, &b, source, map);
+	if (!r && from->dim && to->shape[0] > from->shape[0])
+		r = append_zero_rows(from, to, here, b.size, map);
+	return r;
 }
 
 static int append_share(const struct cfs_tp_source *source, uint32_t tp,
