@@ -34,6 +34,7 @@ static void pieces_free(struct pieces *p)
 
 struct box {
 	uint64_t outer, inner; /* elements */
+	uint64_t all;	       /* outer of a source rank: it may have more */
 	uint64_t there, here;  /* along dim, of a source rank and of this */
 	uint32_t size;	       /* of an element */
 };
@@ -145,7 +146,7 @@ static int append_box(const struct pieces *p, const struct box *b,
 {
 	const uint64_t row = b->there * b->inner * b->size;
 	const uint64_t shape[] = {b->outer, p->n, p->v[0].len * b->inner};
-	const uint64_t stride[] = {row, row * b->outer, b->size};
+	const uint64_t stride[] = {row, row * b->all, b->size};
 	_cleanup_(cfs_map_unrefp) struct cfs_map *child =
 		tensors(source, p->v[0].rank, p->n, map);
 
@@ -218,8 +219,10 @@ static int append_cut(const struct cfs_tp_layout *from,
 {
 	_cleanup_(pieces_free) struct pieces p = {NULL, 0, 0};
 	uint64_t there[CFS_TP_DIMS_MAX], here[CFS_TP_DIMS_MAX];
-	struct box b = {
-		.outer = 1, .inner = 1, .size = cfs_dtype_size(source->dtype)};
+	struct box b = {.outer = 1,
+			.all = 1,
+			.inner = 1,
+			.size = cfs_dtype_size(source->dtype)};
 	int r = cfs_tp_local_shape(from, source->tp, there);
 
 	if (!r)
@@ -230,9 +233,11 @@ static int append_cut(const struct cfs_tp_layout *from,
 		r = find_pieces(&p, from, source->tp, to, tp, rank);
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < from->dim; i++)
+	for (uint32_t i = 0; i < from->dim; i++) {
+		b.all *= from->shape[i];
 		b.outer *= i ? from->shape[i]
 			     : CFS_MIN(from->shape[0], to->shape[0]);
+	}
 	for (uint32_t i = from->dim + 1; i < from->ndim; i++)
 		b.inner *= from->shape[i];
 	b.there = there[from->dim];
