@@ -23,6 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(HERE, "..", "data")
 sys.path.insert(0, HERE)
 
+import neox_old  # noqa: E402
 from oracle import compare, product  # noqa: E402
 
 TAG = "global_step2"
@@ -38,8 +39,10 @@ def manifest():
 
 
 def view_name(s, t):
-    """What to ask of @s to get @t."""
-    items = [f"tp{t['tp']}", f"pp{t['pp']}", f"dp{t['dp']}"]
+    """What to ask of @s to get @t.  GPT-NeoX 2.0 has a single stage in
+    sequence."""
+    pp = 0 if t["writer"] == "neox2" and t["pp"] == 1 else t["pp"]
+    items = [f"tp{t['tp']}", f"pp{pp}", f"dp{t['dp']}"]
     stage = 1 if t["class"] == "bf16opt" else int(t["class"][1:])
     if s["class"] != t["class"]:
         items.append(f"zero{stage}")
@@ -102,7 +105,10 @@ def check(root, names, src, tgt):
         for name in (".ckptfs-export.json", "latest"):
             if os.path.exists(f"{out}/step/{name}"):
                 os.unlink(f"{out}/step/{name}")
-        lines = differences(s, t, f"{root}/{tgt}/{TAG}", f"{out}/step")
+        truth = f"{root}/{tgt}/{TAG}"
+        lines = neox_old.differences(tgt, truth, f"{out}/step") \
+            if t["writer"] == "neox1" \
+            else differences(s, t, truth, f"{out}/step")
         return "\n    ".join(lines[:6]) if lines else None
     finally:
         shutil.rmtree(out)

@@ -231,6 +231,8 @@ static int read_rank(struct cfs_ds_step *step, uint32_t m,
 		r = cfs_ds_weights_read(step, m, err);
 	if (!r)
 		r = cfs_catalogue_seal(cat, err);
+	if (!r)
+		r = cfs_ds_members_prove(step, m, err);
 	return r;
 }
 

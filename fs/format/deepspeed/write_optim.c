@@ -202,6 +202,12 @@ static struct cfs_node *inner_like_source(struct cfs_ds_out *out,
 	for (uint32_t i = 0; i < cfs_map_node_count(src); i++) {
 		cfs_map_node_pair(src, i, &key, &value);
 		name = cfs_node_as_str(key);
+		/* stage 1 up to 0.3.16 has its masters under this name */
+		if (name && same &&
+		    !strcmp(name, "local_sub_partitions_of_fp32_groups")) {
+			name = "single_partition_of_fp32_groups";
+			key = cfs_node_str(out->doc, name);
+		}
 		if (!name || !inner_is_ours(name))
 			cfs_node_set(out->doc, inner, key, value);
 		else if (same && cfs_node_get(made, name))
