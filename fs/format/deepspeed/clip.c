@@ -17,9 +17,8 @@ static struct cfs_node *stated(const struct cfs_ds_step *step,
 
 	/* stage 0 keeps it in the model states, or not at all */
 	if (!clip)
-		clip = cfs_node_get(
-			cfs_node_get(rank->model_root, "optimizer"),
-			"clip_grad");
+		clip = cfs_node_get(cfs_node_get(rank->model_root, "optimizer"),
+				    "clip_grad");
 	if (!clip)
 		clip = cfs_ds_config_get(step->ds_config, "gradient_clipping");
 	return clip;
