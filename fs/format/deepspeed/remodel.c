@@ -361,6 +361,24 @@ bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 
 /* ---- the step ---- */
 
+/* Whose model states new rank @i has, for what no tensor is (its generators):
+ * those of the rank in its place, if there was one. */
+static void set_states(struct cfs_ds_step *step, uint32_t i)
+{
+	const struct cfs_ds_remodel *rm = step->remodel;
+	const struct cfs_topology *from = &rm->from->base.topology;
+	uint32_t rank = 0;
+
+	if (rm->tp == from->tp && !rm->whole)
+		rank = (i / rm->tp < from->pp ? i / rm->tp : 0) * rm->tp +
+		       i % rm->tp;
+	/* optimizers agree, but a stage may lack some parameter group */
+	step->ranks[i] = rm->from->ranks[0];
+	step->ranks[i].model = rm->from->ranks[rank].model;
+	step->ranks[i].n_model = rm->from->ranks[rank].n_model;
+	step->ranks[i].model_root = rm->from->ranks[rank].model_root;
+}
+
 static int make_ranks(struct cfs_ds_step *step)
 {
 	struct cfs_ds_remodel *rm = step->remodel;
@@ -373,8 +391,7 @@ static int make_ranks(struct cfs_ds_step *step)
 
 		rm->made[i].remodel = rm;
 		rm->made[i].t = i % rm->tp;
-		/* what no tensor is: of the first rank */
-		step->ranks[i] = rm->from->ranks[0];
+		set_states(step, i);
 		r = make_rank(rm, v, n, &rm->made[i],
 			      &step->base.ranks[i].catalogue);
 	}

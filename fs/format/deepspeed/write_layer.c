@@ -275,6 +275,23 @@ int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 	return r;
 }
 
+/* torch's note of module versions (`_metadata`) is by the modules' names, which
+ * stay.  Layer files have none. */
+static void keep_notes(struct cfs_ds_out *out, struct cfs_node *map)
+{
+	const struct cfs_ds_step *from = source_of(out);
+	const struct cfs_node *module =
+		cfs_node_get(from->ranks[0].model_root, "module");
+
+	if (from->base.topology.pipeline || from->only_masters || !module ||
+	    module->kind != CFS_NODE_OBJECT)
+		return;
+	for (uint32_t i = 0; i < module->u.object->n_ops; i++)
+		if (module->u.object->ops[i].kind == CFS_OP_BUILD)
+			cfs_node_build(out->doc, map,
+				       module->u.object->ops[i].a);
+}
+
 int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 {
 	struct cfs_node *map = cfs_node_ordereddict(out->doc);
@@ -288,6 +305,8 @@ int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 			       layers->v[i]);
 		r = cfs_ds_write_layer(out, layers->v[i], prefix, map);
 	}
+	if (!r)
+		keep_notes(out, map);
 	*module_out = map;
 	return r;
 }

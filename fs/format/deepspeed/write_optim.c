@@ -109,22 +109,6 @@ int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group, uint32_t first,
 	return hyper ? 0 : -ENOMEM;
 }
 
-struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out)
-{
-	struct cfs_node *clip =
-		cfs_node_get(out->rank->optim_state, "clip_grad");
-
-	/* stage 3 does not store it; stage 0 does elsewhere, or not */
-	if (!clip)
-		clip = cfs_node_get(
-			cfs_node_get(out->rank->model_root, "optimizer"),
-			"clip_grad");
-	if (!clip)
-		clip = cfs_ds_config_get(out->step->ds_config,
-					 "gradient_clipping");
-	return clip;
-}
-
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out)
 {
 	struct cfs_node *stage = cfs_node_int(out->doc, out->topo->zero_stage);
