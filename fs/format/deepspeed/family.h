@@ -30,6 +30,8 @@ struct cfs_ds_family {
 	const char *tied_key;
 	/* What is kept equal of a tied layer. */
 	const char *tied_name;
+	/* What of it only the embedding itself has, not the head; or NULL. */
+	const char *tied_once;
 	/* How its pipelines are cut unless told otherwise; and by which names:
 	 * that of layer @layer's class or function, NULL: @block. */
 	const char *method, *block;

@@ -136,10 +136,10 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	out->vocabulary = number(cfs_node_get(root, "checkpoint_info"),
 				 "original_vocab_size");
 	if (!out->vocabulary)
-		out->qkv_unknown = qkv_order(step, args, out);
-	out->vocabulary =
-		number(cfs_node_get(root, "universal_checkpoint_info"),
-		       "original_vocab_size");
+		out->vocabulary =
+			number(cfs_node_get(root, "universal_checkpoint_info"),
+			       "original_vocab_size");
+	out->qkv_unknown = qkv_order(step, args, out);
 }
 
 static const char *told_method(const struct cfs_ds_step *step)
@@ -290,6 +290,7 @@ const struct cfs_ds_family cfs_ds_megatron = {
 	.cast = true,
 	.tied_key = "embed",
 	.tied_name = "word_embeddings.weight",
+	.tied_once = "word_embeddings.norm.",
 	.method = "type:transformer",
 	.block = "ParallelTransformerLayerPipe",
 	.type = type,

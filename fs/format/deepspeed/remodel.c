@@ -177,12 +177,16 @@ static bool has_layer(const struct cfs_ds_remodel *rm, uint32_t s,
 static bool in_stage(const struct cfs_ds_remodel *rm,
 		     const struct cfs_ds_layer_name *n, uint32_t s)
 {
+	const struct cfs_ds_family *family = rm->model.family;
+
 	if (!rm->pp || rm->whole)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
-		return !rm->model.family ||
-		       has_layer(rm, s, rm->model.family->embedding) ||
-		       has_layer(rm, s, rm->model.head);
+		return !family || has_layer(rm, s, family->embedding) ||
+		       (has_layer(rm, s, rm->model.head) &&
+			(!family->tied_once ||
+			 strncmp(n->name, family->tied_once,
+				 strlen(family->tied_once)) != 0));
 	return has_layer(rm, s, n->layer);
 }
 

@@ -12,7 +12,8 @@
 static uint64_t padded(const struct cfs_ds_model *m)
 {
 	for (uint32_t i = 0; i < m->n; i++)
-		if (m->v[i].rule->kind == CFS_RULE_VOCAB)
+		if (m->v[i].rule->kind == CFS_RULE_VOCAB &&
+		    m->v[i].to.kind == CFS_TP_CUT)
 			return m->v[i].to.shape[0];
 	return 0;
 }
