@@ -237,6 +237,13 @@ bool cfs_ds_model_has_layer(const struct cfs_ds_model *model, uint32_t layer)
 	return false;
 }
 
+bool cfs_ds_is_once(const struct cfs_ds_model *model, const char *name)
+{
+	const char *once = model->family ? model->family->tied_once : NULL;
+
+	return once && !strncmp(name, once, strlen(once));
+}
+
 /* The family's norm tells where the layers end. */
 static void count_layers(struct cfs_ds_model *m)
 {

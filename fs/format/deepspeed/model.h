@@ -45,6 +45,8 @@ CFS_MUST_CHECK int cfs_ds_model_read(const struct cfs_ds_step *step,
 				     struct cfs_error *err);
 /* Does layer @layer hold anything?  What is tied is not asked for. */
 bool cfs_ds_model_has_layer(const struct cfs_ds_model *model, uint32_t layer);
+/* Is it of a tied layer, and not where that is the head? */
+bool cfs_ds_is_once(const struct cfs_ds_model *model, const char *name);
 void cfs_ds_model_fini(struct cfs_ds_model *model);
 
 #endif

@@ -184,9 +184,7 @@ static bool in_stage(const struct cfs_ds_remodel *rm,
 	if (n->form == CFS_DS_FORM_TIED)
 		return !family || has_layer(rm, s, family->embedding) ||
 		       (has_layer(rm, s, rm->model.head) &&
-			(!family->tied_once ||
-			 strncmp(n->name, family->tied_once,
-				 strlen(family->tied_once)) != 0));
+			!cfs_ds_is_once(&rm->model, n->name));
 	return has_layer(rm, s, n->layer);
 }
 

@@ -61,9 +61,9 @@ static int weigh_parameters(struct weighing *w)
 			numel *= shape[d];
 		if (p->group == CFS_GROUP_FROZEN)
 			continue;
-		/* what is tied is built at both ends, whole */
+		/* what is tied is built at both ends */
 		w->weights[p->name.layer] += numel;
-		if (both)
+		if (both && !cfs_ds_is_once(m, p->name.name))
 			w->weights[m->head] += numel;
 	}
 	return 0;
