@@ -44,6 +44,7 @@ struct cfs_model_facts {
 				* (1), or head by head (0) */
 	uint64_t vocabulary;   /* without padding */
 	uint64_t divisible_by; /* the padding's unit, times the ranks */
+	uint64_t rows;	       /* padded, at the target: told, not computed */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */
