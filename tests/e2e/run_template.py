@@ -114,8 +114,10 @@ def check(root, names, src, tgt):
         for name in (".ckptfs-export.json", "latest"):
             if os.path.exists(f"{out}/step/{name}"):
                 os.unlink(f"{out}/step/{name}")
-        lines = run_neox.differences(s, t, f"{root}/{tgt}/{TAG}",
-                                     f"{out}/step")
+        lines = [x for x in run_neox.differences(
+            s, t, f"{root}/{tgt}/{TAG}", f"{out}/step")
+            # of another number of ranks, which round otherwise
+            if s["tp"] == t["tp"] or "validation_logits" not in x]
         return "\n    ".join(lines[:6]) if lines else None
     finally:
         shutil.rmtree(out)

@@ -5,7 +5,6 @@
 #include "fs/format/deepspeed/template.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +34,7 @@ static const char *const kept[] = {
 	"checkpoint_parallel_dimensions",
 	"args",
 	"checkpoint_version",
+	"checkpoint_validation_logits", /* take_logits() */
 };
 
 /* Megatron counts what it has consumed among its arguments. */
@@ -108,7 +108,6 @@ struct cfs_node *cfs_ds_template_client(struct cfs_pickle *doc,
 					const struct cfs_node *like,
 					const struct cfs_node *run)
 {
-	static const char logits[] = "checkpoint_validation_logits";
 	static const char scheduler[] = "lr_scheduler";
 	struct cfs_node *root = cfs_node_copy(doc, like);
 
@@ -118,7 +117,7 @@ struct cfs_node *cfs_ds_template_client(struct cfs_pickle *doc,
 
 		cfs_map_node_pair(run, i, &key, &value);
 		name = cfs_node_as_str(key);
-		if (!name || is_kept(name) || !strcmp(name, logits))
+		if (!name || is_kept(name))
 			continue;
 		/* partial: one of both has nothing to go on from */
 		if (!strcmp(name, scheduler) &&
@@ -126,11 +125,38 @@ struct cfs_node *cfs_ds_template_client(struct cfs_pickle *doc,
 			continue;
 		cfs_node_replace(doc, root, name, value);
 	}
-	/* those of other weights */
-	if (cfs_node_get(root, logits))
-		cfs_node_replace(doc, root, logits, cfs_node_none(doc));
 	take_args(doc, root, run);
 	return root;
+}
+
+/*
+ * What the weights gave for some sample, on the last stage: the step's, where
+ * its ranks have as much of the vocabulary; those of other weights never.
+ */
+static void take_logits(struct cfs_ds_step *made, uint32_t mp,
+			struct cfs_node *root)
+{
+	static const char key[] = "checkpoint_validation_logits";
+	const struct cfs_ds_remodel *rm = made->remodel;
+	uint32_t tp = rm->from->base.topology.tp;
+	const struct cfs_node *like =
+		cfs_node_get(rm->like->ranks[mp].model_root, key);
+	struct cfs_torch_tensor a, b;
+	struct cfs_node *value = NULL;
+
+	if (!like)
+		return;
+	if (tp == rm->tp && !cfs_torch_tensor_get(like, &a))
+		value = cfs_node_get(
+			rm->from->ranks[rm->from->base.n_ranks - tp + mp % tp]
+				.model_root,
+			key);
+	if (value && (cfs_torch_tensor_get(value, &b) < 0 ||
+		      a.dtype != b.dtype || a.ndim != b.ndim ||
+		      memcmp(a.shape, b.shape, a.ndim * sizeof(a.shape[0]))))
+		value = NULL;
+	cfs_node_replace(made->scratch, root, key,
+			 value ? value : cfs_node_none(made->scratch));
 }
 
 uint32_t cfs_ds_template_rank(const struct cfs_ds_remodel *rm, uint32_t mp)
@@ -358,7 +384,7 @@ static int take_count(const struct filling *f, const struct cfs_node *like,
 		return 0;
 	r = read_number(&f->made->remodel->from->base, have, &v, f->err);
 	if (!r)
-		*value_out = cfs_node_int(f->made->scratch, (int64_t)llrint(v));
+		*value_out = cfs_node_int(f->made->scratch, (int64_t)v);
 	return r;
 }
 
@@ -482,6 +508,7 @@ int cfs_ds_template_state(struct cfs_ds_step *made, struct cfs_error *err)
 			return r;
 		rank->model_root = cfs_ds_template_client(
 			made->scratch, rank->model_root, run->model_root);
+		take_logits(made, m, rank->model_root);
 		take_scale(made, rank, run);
 		take_scale0(made, rank, run);
 	}
