@@ -223,8 +223,12 @@ static int add(int argc, char **argv, const struct options *o)
 		return cfs_say_fail(me, argv[0], r, &err);
 	if (note)
 		printf("%s: %s\n", argv[0], note);
-	printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
-	       options ? " with " : "", options ? options : "");
+	if (more.like)
+		printf("%s/@%s is %s with the run's state\n", argv[0], name,
+		       like);
+	else
+		printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
+		       options ? " with " : "", options ? options : "");
 	return CFS_EXIT_OK;
 }
 
@@ -280,8 +284,9 @@ static int list_entry(void *arg, const struct cfs_registry_entry *entry)
 		cJSON_AddItemToObject(o, "options",
 				      cJSON_Parse(entry->options));
 	cfs_table_cell(list->table, "@%s", entry->name);
-	cfs_table_cell(list->table, "@%s%s%s", entry->request,
-		       entry->options ? " with " : "",
+	cfs_table_cell(list->table, "%s%s%s%s", entry->request[0] ? "@" : "",
+		       entry->request,
+		       entry->options && entry->request[0] ? " with " : "",
 		       entry->options ? entry->options : "");
 	list->n++;
 	return 0;

@@ -25,10 +25,10 @@ struct names {
 static void names_add(struct names *names, const char *name)
 {
 	names->n++;
-	if (names->text.len + strlen(name) > NAMES_BYTES && names->n > 1) {
-		names->cut = true;
+	names->cut |=
+		names->text.len + strlen(name) > NAMES_BYTES && names->n > 1;
+	if (names->cut)
 		return;
-	}
 	if (names->text.len)
 		cfs_buf_put_str(&names->text, ", ");
 	cfs_buf_put_str(&names->text, name);
@@ -356,8 +356,8 @@ static int report(struct matching *m, bool partial, char **note_out)
 		return 0;
 	if (!partial)
 		return cfs_fail(m->err, -EINVAL,
-				"the template does not fit: %s: --partial "
-				"keeps its own and leaves out the step's",
+				"the template does not fit (--partial keeps "
+				"what only it has): %s",
 				cfs_buf_str(&text));
 	*note_out = strdup(cfs_buf_str(&text));
 	return *note_out ? 0 : -ENOMEM;
