@@ -83,12 +83,35 @@ static int cut_even(const struct question *q, uint32_t dim, uint32_t n)
 
 /* ---- vocabularies ---- */
 
+/* More of them are more padding; fewer must still hold the vocabulary. */
+static int told_rows(const struct question *q, uint64_t rows, uint64_t *out)
+{
+	uint64_t words = q->facts->vocabulary, to = q->facts->rows;
+
+	if (!words && to < rows)
+		return cfs_fail(q->err, -ENOTSUP,
+				"of %llu rows %llu stay: say how many the "
+				"vocabulary has without padding (@vocabN)",
+				(unsigned long long)rows,
+				(unsigned long long)to);
+	if (words > to || words > rows)
+		return cfs_fail(q->err, -EINVAL,
+				"there are %llu rows, less than a vocabulary "
+				"of %llu",
+				(unsigned long long)CFS_MIN(to, rows),
+				(unsigned long long)words);
+	*out = to;
+	return 0;
+}
+
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
 static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 {
 	uint64_t unit, now = q->facts->divisible_by * q->tp;
 	uint64_t words = q->facts->vocabulary;
 
+	if (q->facts->rows)
+		return told_rows(q, rows, out);
 	if (q->facts->padded_to && q->facts->padded_to == rows) {
 		*out = rows;
 		return rows % q->to_tp
@@ -250,8 +273,10 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
-		return whole(q, CFS_TP_SAME);
+	if (q->tp == q->to_tp && !q->whole &&
+	    !(rule->kind == CFS_RULE_VOCAB && q->facts->rows &&
+	      q->facts->rows != q->shape[0] * q->tp))
+		return whole(q, CFS_TP_SAME); /* each rank keeps what it has */
 	switch (rule->kind) {
 	case CFS_RULE_SAME:
 		return whole(q, CFS_TP_SAME);

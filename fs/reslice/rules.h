@@ -53,6 +53,7 @@ struct cfs_model_facts {
 	uint64_t divisible_by;	 /* the padding's unit, times the ranks */
 	uint64_t padded_to;	 /* rows there are at any number of ranks */
 	const char *qkv_unknown; /* why their order is not known, or NULL */
+	uint64_t rows;		 /* padded, at the target: told, not computed */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */

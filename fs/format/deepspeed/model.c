@@ -10,6 +10,7 @@
 
 #include "fs/format/deepspeed/patterns.h"
 #include "fs/format/deepspeed/remodel.h"
+#include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
 
 struct collecting {
@@ -184,6 +185,9 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
+	if (c->target->like && w->rule->kind == CFS_RULE_VOCAB)
+		c->model->facts.rows = cfs_ds_template_rows(
+			c->target->like, c->model->family, &w->name);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
 			    c->target->tp, &w->from, &w->to, c->err);
 	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;

@@ -73,11 +73,6 @@ CFS_MUST_CHECK int cfs_ds_files_settle(struct cfs_ds_step *step,
 				       const struct cfs_ds_list *list,
 				       const struct cfs_ds_names *names,
 				       struct cfs_error *err);
-/* The open file behind row @index; cfs_filepool_put() it. */
-CFS_MUST_CHECK int cfs_ds_open(const struct cfs_step *step, uint32_t index,
-			       struct cfs_file **file_out,
-			       struct cfs_error *err);
-
 /* ---- read_layout.c ---- */
 
 struct cfs_ds_shape {
