@@ -83,12 +83,24 @@ static int cut_even(const struct question *q, uint32_t dim, uint32_t n)
 
 /* ---- vocabularies ---- */
 
+/* Converters drop padding: what is left is the vocabulary. */
+static bool lacks_padding(const struct question *q)
+{
+	const struct cfs_model_facts *f = q->facts;
+
+	return q->rule->kind == CFS_RULE_VOCAB && f->padding_cut &&
+	       f->divisible_by &&
+	       q->shape[0] * q->tp % (f->divisible_by * q->tp);
+}
+
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
 static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 {
 	uint64_t unit, now = q->facts->divisible_by * q->tp;
 	uint64_t words = q->facts->vocabulary;
 
+	if (!words && lacks_padding(q))
+		words = rows;
 	if (!q->facts->divisible_by)
 		return cfs_fail(q->err, -ENOTSUP,
 				"the checkpoint does not say how its "
@@ -200,7 +212,8 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
+	/* each rank keeps what it has */
+	if (q->tp == q->to_tp && !q->whole && !lacks_padding(q))
 		return whole(q, CFS_TP_SAME);
 	switch (rule->kind) {
 	case CFS_RULE_SAME:

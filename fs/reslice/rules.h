@@ -44,6 +44,7 @@ struct cfs_model_facts {
 				* (1), or head by head (0) */
 	uint64_t vocabulary;   /* without padding */
 	uint64_t divisible_by; /* the padding's unit, times the ranks */
+	bool padding_cut; /* rows that it does not divide are the vocabulary */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */
@@ -53,7 +54,8 @@ const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
 /*
  * The layouts of a parameter of which each of @tp ranks has @shape, for those
  * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where
- * both numbers are the same nothing is asked: each rank keeps what it has.
+ * both numbers are the same nothing is asked: each rank keeps what it has, and
+ * gets the padding that was cut off.
  * -EINVAL: it cannot be cut so; -ENOTSUP: it cannot be told how, and @err names
  * the rule or option that would decide it.
  */
