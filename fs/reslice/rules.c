@@ -104,6 +104,24 @@ static int told_rows(const struct question *q, uint64_t rows, uint64_t *out)
 	return 0;
 }
 
+/* Converters drop padding: what is left is the vocabulary. */
+static bool lacks_padding(const struct question *q)
+{
+	const struct cfs_model_facts *f = q->facts;
+
+	return q->rule->kind == CFS_RULE_VOCAB && f->padding_cut &&
+	       f->divisible_by &&
+	       q->shape[0] * q->tp % (f->divisible_by * q->tp);
+}
+
+/* Other rows at as many ranks? */
+static bool is_repadded(const struct question *q)
+{
+	return lacks_padding(q) ||
+	       (q->rule->kind == CFS_RULE_VOCAB && q->facts->rows &&
+		q->facts->rows != q->shape[0] * q->tp);
+}
+
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
 static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 {
@@ -121,6 +139,8 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 					  (unsigned long long)rows, q->to_tp)
 			       : 0;
 	}
+	if (!words && lacks_padding(q))
+		words = rows;
 	if (!q->facts->divisible_by)
 		return cfs_fail(q->err, -ENOTSUP,
 				"the checkpoint does not say how its "
@@ -273,9 +293,7 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole &&
-	    !(rule->kind == CFS_RULE_VOCAB && q->facts->rows &&
-	      q->facts->rows != q->shape[0] * q->tp))
+	if (q->tp == q->to_tp && !q->whole && !is_repadded(q))
 		return whole(q, CFS_TP_SAME); /* each rank keeps what it has */
 	switch (rule->kind) {
 	case CFS_RULE_SAME:

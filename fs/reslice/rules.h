@@ -54,6 +54,7 @@ struct cfs_model_facts {
 	uint64_t padded_to;	 /* rows there are at any number of ranks */
 	const char *qkv_unknown; /* why their order is not known, or NULL */
 	uint64_t rows;		 /* padded, at the target: told, not computed */
+	bool padding_cut; /* rows that it does not divide are the vocabulary */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */
@@ -63,7 +64,8 @@ const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
 /*
  * The layouts of a parameter of which each of @tp ranks has @shape, for those
  * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where
- * both numbers are the same nothing is asked: each rank keeps what it has.
+ * both numbers are the same nothing is asked: each rank keeps what it has, and
+ * gets the padding that was cut off.
  * -EINVAL: it cannot be cut so; -ENOTSUP: it cannot be told how, and @err names
  * the rule or option that would decide it.
  */

@@ -100,7 +100,8 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 		cfs_dtype_size(cfs_catalogue_dtype(cat, w->index, role));
 	int r;
 
-	if (rm->tp == rm->from->base.topology.tp && !rm->whole)
+	if (rm->tp == rm->from->base.topology.tp && !rm->whole &&
+	    w->to.kind == CFS_TP_SAME)
 		return cfs_catalogue_append(catalogue_of(rm, w, made->t),
 					    w->index, role, start, count, map);
 	all = cfs_map_new(cfs_map_filetab(map));
