@@ -211,12 +211,13 @@ def job(cfg, *args, watch=()):
     return result
 
 
-def read_rate(cfg, paths, readers):
-    """GB/s of `readers` processes, each reading its own path, and the CPU
-    seconds that they took."""
+def read_rate(cfg, paths, readers, part=None):
+    """GB/s of `readers` processes, each reading its own path or `part`
+    (offset, length) of it, and the CPU seconds that they took."""
+    which = ["-o", str(part[0]), "-l", str(part[1])] if part else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = subprocess.run([f"{cfg.work}/bin/readbench", "-n", str(readers),
-                          *paths], capture_output=True, text=True)
+                          *which, *paths], capture_output=True, text=True)
     if out.returncode:
         raise SystemExit(f"readbench: {out.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
