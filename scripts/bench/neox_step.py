@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Write a step of GPT-NeoX for the benchmarks, or find tensors in one.
 
-    neox_step.py make OUT --model wide|hubble --tp N --pp N --dp N [--dense]
+    neox_step.py make OUT --model NAME --tp N --pp N --dp N [--dense]
     neox_step.py where FILE STATE NAME...
 
 A step has real names and pickles (tests/e2e/named_models.py); its payloads are
 holes, or normally distributed numbers with --dense.  `wide` has 268 M
-parameters in one block, 3.7 GB; `hubble` is Hubble 8B.  `where` prints JSON:
+parameters in one block, 3.7 GB; `small` 84 M, 1.2 GB; `hubble` is Hubble 8B.  `where` prints JSON:
 offset and length of each named parameter's part of an optimizer state in an
 optimizer file.
 """
@@ -29,7 +29,12 @@ from sparse_torch import ITEM, load  # noqa: E402
 
 WIDE = {"layers": 1, "hidden": 4096, "heads": 32, "kv": 32, "ff": 16384,
         "vocabulary": 8192}
+SMALL = dict(WIDE, hidden=2048, heads=16, kv=16, ff=8192)
+MODELS = {"wide": lambda cases: named_models.pythia(cases, **WIDE),
+          "small": lambda cases: named_models.pythia(cases, **SMALL),
+          "hubble": named_models.hubble}
 TEMPLATES = {"wide": "pythia-fp16_tp2-pp1-dp1",
+             "small": "pythia-fp16_tp2-pp1-dp1",
              "hubble": "llama-bf16_tp1-pp0-dp2"}
 
 
@@ -49,8 +54,7 @@ def numbers(size):
 
 def make(args):
     top = named_models.Topology(args.tp, args.pp, args.dp)
-    model = named_models.pythia([top], **WIDE) if args.model == "wide" \
-        else named_models.hubble([top])
+    model = MODELS[args.model]([top])
     if args.dense:
         torch.manual_seed(1)
         model.marks = {p: {} for p in model.marks}

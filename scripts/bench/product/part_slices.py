@@ -3,9 +3,8 @@ and alone, beside native files of the same mount."""
 import json
 import os
 import random
-import subprocess
 
-from .machine import BENCH, Mount, median, read_rate, warm
+from .machine import Mount, median, neox_step, neox_tool, read_rate, warm
 from .store import command, init
 
 STEP = "global_step1000"
@@ -15,20 +14,8 @@ KINDS = (("rows", "2.mlp.linear1.weight"), ("columns", "2.mlp.linear2.weight"))
 
 
 def prepare(cfg):
-    run = f"{cfg.work}/slices/run"
-    if not os.path.exists(f"{run}/latest"):
-        print("writing a step of 3.7 GB", flush=True)
-        python(cfg, "make", run, "--model", "wide", "--tp", 1, "--pp", 1,
-               "--dp", 4, "--dense")
-    return run
-
-
-def python(cfg, *args):
-    return subprocess.run(
-        [cfg.python, "-W", "ignore", f"{BENCH}/neox_step.py",
-         *map(str, args)], check=True, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=dict(os.environ, DS_ACCELERATOR="cpu")).stdout
+    return neox_step(cfg, "slices/run", "--model", "wide", "--tp", 1, "--pp",
+                     1, "--dp", 4, "--dense")
 
 
 def native(step, readers):
@@ -60,7 +47,7 @@ def row(cfg, table, source, run, what, paths, target, part=None):
 def parts(cfg, source, path):
     """Where each kind's moment lies in a view's file."""
     with Mount(cfg, source) as m:
-        at = json.loads(python(cfg, "where", f"{m.dir}/{path}", "exp_avg",
+        at = json.loads(neox_tool(cfg, "where", f"{m.dir}/{path}", "exp_avg",
                                *[name for _, name in KINDS]))
     return [(kind, at[name]) for kind, name in KINDS]
 
