@@ -89,6 +89,15 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 	uint64_t unit, now = q->facts->divisible_by * q->tp;
 	uint64_t words = q->facts->vocabulary;
 
+	if (q->facts->padded_to && q->facts->padded_to == rows) {
+		*out = rows;
+		return rows % q->to_tp
+			       ? cfs_fail(q->err, -EINVAL,
+					  "%llu rows cannot be cut "
+					  "for %u ranks",
+					  (unsigned long long)rows, q->to_tp)
+			       : 0;
+	}
 	if (!q->facts->divisible_by)
 		return cfs_fail(q->err, -ENOTSUP,
 				"the checkpoint does not say how its "
@@ -155,6 +164,8 @@ static int qkv(const struct question *q)
 	const struct cfs_model_facts *f = q->facts;
 	uint64_t rows = q->shape[0] * q->tp, kv, head;
 
+	if (f->qkv_unknown)
+		return cfs_fail(q->err, -ENOTSUP, "%s", f->qkv_unknown);
 	if (!f->hidden || !f->heads || f->hidden % f->heads ||
 	    rows < f->hidden || (rows - f->hidden) % 2)
 		return cfs_fail(q->err, -ENOTSUP,
@@ -168,7 +179,7 @@ static int qkv(const struct question *q)
 				"%u ranks",
 				(unsigned long long)f->heads,
 				(unsigned long long)(kv / head), q->to_tp);
-	if (kv == f->hidden || f->qkv_in_parts == 0)
+	if ((kv == f->hidden && !f->qkv_always) || f->qkv_in_parts == 0)
 		return cut_even(q, 0, 1);
 	if (f->qkv_in_parts < 0)
 		return cfs_fail(q->err, -ENOTSUP,
@@ -207,6 +218,8 @@ static int ask(const struct question *q)
 		return whole(q, CFS_TP_SAME);
 	case CFS_RULE_SUM:
 		return whole(q, CFS_TP_SUM);
+	case CFS_RULE_MEAN:
+		return whole(q, CFS_TP_MEAN);
 	case CFS_RULE_ROWS:
 		return cut_even(q, 0, 1);
 	case CFS_RULE_COLUMNS:

@@ -18,6 +18,7 @@ enum cfs_rule_kind {
 	CFS_RULE_COLUMNS, /* cut along dimension 1 */
 	CFS_RULE_VOCAB,	  /* rows, of which the last ones are padding */
 	CFS_RULE_SUM,	  /* each rank has a share of the sum */
+	CFS_RULE_MEAN,	  /* copies that went apart: their mean */
 	CFS_RULE_PARTS,	  /* rows in equal parts, each cut by itself */
 	/* decided by the model's facts: */
 	CFS_RULE_QKV,	   /* queries, keys and values in one */
@@ -42,8 +43,11 @@ struct cfs_model_facts {
 	int parallel_residual; /* row biases are added up over ranks: 1, 0 */
 	int qkv_in_parts;      /* fewer keys than queries: all queries first
 				* (1), or head by head (0) */
-	uint64_t vocabulary;   /* without padding */
-	uint64_t divisible_by; /* the padding's unit, times the ranks */
+	bool qkv_always;     /* that decides as well where keys are not fewer */
+	uint64_t vocabulary; /* without padding */
+	uint64_t divisible_by;	 /* the padding's unit, times the ranks */
+	uint64_t padded_to;	 /* rows there are at any number of ranks */
+	const char *qkv_unknown; /* why their order is not known, or NULL */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */

@@ -227,7 +227,8 @@ static int append_cut(const struct cfs_tp_layout *from,
 	return append_rows(&p, &b, source, map);
 }
 
-static int append_share(const struct cfs_tp_source *source, uint32_t tp,
+/* The sum of all ranks', in @n shares. */
+static int append_share(const struct cfs_tp_source *source, uint32_t n,
 			struct cfs_map *map)
 {
 	_cleanup_(cfs_freep) struct cfs_map **ranks =
@@ -237,7 +238,7 @@ static int append_share(const struct cfs_tp_source *source, uint32_t tp,
 	int r = ranks && weights ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; !r && i < source->tp; i++) {
-		weights[i] = 1.0 / tp;
+		weights[i] = 1.0 / n;
 		ranks[i] = tensors(source, i, 1, map);
 		r = ranks[i] ? 0 : -ENOMEM;
 	}
@@ -260,6 +261,8 @@ int cfs_tp_append(const struct cfs_tp_layout *from,
 		return source->append(source->arg, rank % source->tp, map);
 	if (from->kind == CFS_TP_CUT)
 		return append_cut(from, source, to, tp, rank, map);
+	if (from->kind == CFS_TP_MEAN)
+		return append_share(source, source->tp, map);
 	/* as they are: their parts need not be equal */
 	return tp == source->tp ? source->append(source->arg, rank, map)
 				: append_share(source, tp, map);

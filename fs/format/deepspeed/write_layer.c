@@ -194,7 +194,8 @@ static bool find_param(const struct cfs_ds_out *out, uint32_t number,
 	if (!cfs_ds_layer_format(&n, full, sizeof(full)) &&
 	    !cfs_catalogue_find(out->cat, full, param_out))
 		return true;
-	if (number || !out->topo->pipeline || !family || !family->tied_key)
+	if (!out->topo->pipeline || !family || !family->tied_key ||
+	    number != family->embedding)
 		return false;
 	n.form = CFS_DS_FORM_TIED;
 	n.key = family->tied_key;
@@ -230,6 +231,7 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 static int write_params(struct cfs_ds_out *out, uint32_t number,
 			const char *prefix, struct cfs_node *map)
 {
+	const struct cfs_ds_family *family = out->step->remodel->model.family;
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
@@ -238,7 +240,9 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 		struct cfs_node *node;
 		char full[512];
 
-		if ((n.form == CFS_DS_FORM_TIED ? 0 : n.layer) != number)
+		if (n.form == CFS_DS_FORM_TIED)
+			n.layer = family ? family->embedding : 0;
+		if (n.layer != number)
 			continue;
 		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
 				     n.name) >= sizeof(full))
