@@ -20,8 +20,10 @@ def all_pairs(names):
 
 
 def request(s, t):
-    """What to ask of @s to get @t."""
-    items = [f"tp{t['tp']}", f"pp{t['pp']}", f"dp{t['dp']}"]
+    """What to ask of @s to get @t.  GPT-NeoX 2.0 has a single stage in
+    sequence."""
+    pp = 0 if t["writer"] == "neox2" and t["pp"] == 1 else t["pp"]
+    items = [f"tp{t['tp']}", f"pp{pp}", f"dp{t['dp']}"]
     stage = 1 if t["class"] == "bf16opt" else int(t["class"][1:])
     if s["class"] != t["class"]:
         items.append(f"zero{stage}")

@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 from oracle import compare, product  # noqa: E402
+import neox_old  # noqa: E402
 import neox_pairs  # noqa: E402
 import neox_table  # noqa: E402
 
@@ -50,7 +51,10 @@ def differences(root, tgt, s, t, got):
     for name in (".ckptfs-export.json", "latest"):
         if os.path.exists(f"{got}/{name}"):
             os.unlink(f"{got}/{name}")
-    lines = compare.compare_dirs(f"{root}/{tgt}/{TAG}", got)
+    truth = f"{root}/{tgt}/{TAG}"
+    if t["writer"] == "neox1":
+        return neox_old.differences(tgt, truth, got)
+    lines = compare.compare_dirs(truth, got)
     return [x for x in lines if not neox_pairs.known(s, t, x)]
 
 

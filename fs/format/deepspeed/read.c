@@ -238,6 +238,8 @@ static int read_rank(struct cfs_ds_step *step, uint32_t m,
 	r = cfs_ds_weights_read(step, m, err);
 	if (!r)
 		r = cfs_catalogue_seal(cat, err);
+	if (!r)
+		r = cfs_ds_members_prove(step, m, err);
 	return r;
 }
 
@@ -288,9 +290,28 @@ int cfs_ds_read_fail(const char *path, int r, const struct cfs_error *own,
 		     : cfs_fail(err, r, "%s", why);
 }
 
-int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
-		const char *path, struct cfs_step **step_out,
-		struct cfs_error *err)
+static int copy_files(struct cfs_ds_step *step,
+		      const struct cfs_filetab *before)
+{
+	int r = 0;
+
+	step->base.files = cfs_filetab_new();
+	if (!step->base.files)
+		return -ENOMEM;
+	step->base.first_file = cfs_filetab_count(before);
+	for (uint32_t i = 0; !r && i < step->base.first_file; i++) {
+		uint32_t row;
+
+		r = cfs_filetab_add(step->base.files,
+				    cfs_filetab_path(before, i),
+				    cfs_filetab_version(before, i), &row);
+	}
+	return r;
+}
+
+int cfs_ds_read_beside(struct cfs_source *source, struct cfs_filepool *pool,
+		       const char *path, const struct cfs_filetab *before,
+		       struct cfs_step **step_out, struct cfs_error *err)
 {
 	_cleanup_(cfs_ds_list_fini) struct cfs_ds_list list = {0};
 	struct cfs_error own = {""};
@@ -300,7 +321,9 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 	step = cfs_ds_step_new(source, pool, path);
 	if (!step)
 		return -ENOMEM;
-	r = cfs_ds_list_read(source, path, &list);
+	r = before ? copy_files(step, before) : 0;
+	if (!r)
+		r = cfs_ds_list_read(source, path, &list);
 	if (!r)
 		r = read_step(step, &list, &own);
 	if (!r) {
@@ -309,4 +332,11 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 	}
 	cfs_step_unref(&step->base);
 	return cfs_ds_read_fail(path, r, &own, err);
+}
+
+int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
+		const char *path, struct cfs_step **step_out,
+		struct cfs_error *err)
+{
+	return cfs_ds_read_beside(source, pool, path, NULL, step_out, err);
 }

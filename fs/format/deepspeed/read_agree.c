@@ -258,6 +258,7 @@ int cfs_ds_agree_models(struct cfs_ds_step *step, struct cfs_error *err)
 static const char *const own_keys[] = {"base_optimizer_state",
 				       "optimizer_state_dict",
 				       "single_partition_of_fp32_groups",
+				       "local_sub_partitions_of_fp32_groups",
 				       "fp32_flat_groups",
 				       "param_slice_mappings",
 				       "group_paddings",

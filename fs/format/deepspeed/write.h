@@ -74,6 +74,12 @@ CFS_MUST_CHECK int cfs_ds_tree_add(struct cfs_ds_tree *tree, const char *name,
 CFS_MUST_CHECK int cfs_ds_tree_seal(struct cfs_ds_tree *tree,
 				    struct cfs_tree **out);
 
+/* The files of @step at @target, whose ranks it has. */
+CFS_MUST_CHECK int cfs_ds_write_step(struct cfs_step *step,
+				     const struct cfs_resolved *target,
+				     struct cfs_tree **tree_out,
+				     struct cfs_error *err);
+
 /* ---- plan.c, write.c ---- */
 
 CFS_MUST_CHECK int cfs_uc_plan(struct cfs_step *step,
@@ -162,6 +168,24 @@ CFS_MUST_CHECK int cfs_ds_write_model(struct cfs_ds_out *out,
 /* Adds what layer @number has, names behind @prefix. */
 CFS_MUST_CHECK int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 				      const char *prefix, struct cfs_node *map);
+/* The weight of a parameter of the catalogue, or its rounded master. */
+CFS_MUST_CHECK int cfs_ds_write_weight(struct cfs_ds_out *out, uint32_t param,
+				       enum cfs_dtype dtype,
+				       struct cfs_node **node_out);
+/* A tensor @t that is no parameter, as the target's rank @tp_rank has it. */
+CFS_MUST_CHECK int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer,
+				     const char *name,
+				     const struct cfs_torch_tensor *t,
+				     uint32_t tp_rank,
+				     struct cfs_node **node_out);
+/* What source rank @t of tensor parallelism calls @name in layer @number;
+ * -ENOENT: nothing. */
+CFS_MUST_CHECK int cfs_ds_layer_tensor(struct cfs_ds_out *out, uint32_t number,
+				       uint32_t t, const char *name,
+				       struct cfs_node **node_out);
+/* The tree of file @row, kept as long as this file is made. */
+CFS_MUST_CHECK int cfs_ds_out_parse(struct cfs_ds_out *out, uint32_t row,
+				    const struct cfs_node **root);
 /* The module of all layers in sequence. */
 CFS_MUST_CHECK int cfs_ds_write_sequence(struct cfs_ds_out *out,
 					 struct cfs_node **module_out);
