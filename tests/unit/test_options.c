@@ -88,6 +88,7 @@ START_TEST(kinds)
 		   {"columns", CFS_RULE_COLUMNS, 0},
 		   {"vocab", CFS_RULE_VOCAB, 0},
 		   {"sum", CFS_RULE_SUM, 0},
+		   {"mean", CFS_RULE_MEAN, 0},
 		   {"halves", CFS_RULE_PARTS, 2},
 		   {"parts:1", CFS_RULE_PARTS, 1},
 		   {"parts:8", CFS_RULE_PARTS, 8}};
