@@ -32,7 +32,7 @@ TAG = "global_step2"
 # generators, which process wrote the file, how the batch is shared out.
 OF_A_PROCESS = re.compile(
     r"rng_state|rng_tracker_states|args\.__dict__\.(rank|local_rank|"
-    r"world_size|data_parallel_size|deepspeed_config_dict|transformer_"
+    r"world_size|data_parallel_size|zero_stage|deepspeed_config_dict|transformer_"
     r"pipeline_model_parallel_size|consumed_\w+)\b")
 
 
@@ -60,7 +60,7 @@ class Unpickled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def view_name(t):
-    return f"@tp{t['tp']}-pp{t['pp']}-dp{t['dp']}"
+    return f"@tp{t['tp']}-pp{t['pp']}-dp{t['dp']}-zero{t['class'][1:]}"
 
 
 def check(root, names, src, tgt):
@@ -93,7 +93,8 @@ def main():
     with open(os.path.join(DATA, "mds.json")) as f:
         names = json.load(f)
     pairs = [(a, b) for a, b in itertools.permutations(sorted(names), 2)
-             if names[a]["model"] == names[b]["model"]]
+             if names[a]["model"] == names[b]["model"]
+             and bool(names[a]["pp"]) == bool(names[b]["pp"])]
     if args.only:
         pairs = [tuple(args.only)]
     root = tempfile.mkdtemp(prefix="ckptfs-mds-")

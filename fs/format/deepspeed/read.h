@@ -228,6 +228,11 @@ CFS_MUST_CHECK int cfs_ds_layers_read(struct cfs_ds_step *step,
 CFS_MUST_CHECK int cfs_ds_stage0_read(struct cfs_ds_step *step, uint32_t mp,
 				      struct cfs_error *err);
 
+/* ---- read.c ---- */
+
+/* Of a rank whose model states are parsed: a module that is a tree by name. */
+CFS_MUST_CHECK int cfs_ds_flatten(struct cfs_ds_step *step, uint32_t mp);
+
 /* ---- read_facts.c ---- */
 
 /* ds_config, version, counts, parallel sizes; refuses what does not fit. */
