@@ -54,6 +54,7 @@ daemons() {
 run ctest --test-dir build/release -L e2e --output-on-failure
 python tests/e2e/run_golden.py
 python tests/e2e/run_mds.py
+python tests/e2e/test_mds.py
 python tests/e2e/test_pipeline.py
 python tests/e2e/test_universal.py
 python tests/e2e/test_universal_neox.py

@@ -89,6 +89,7 @@ START_TEST(kinds)
 		   {"vocab", CFS_RULE_VOCAB, 0},
 		   {"vocab-columns", CFS_RULE_VOCAB_COLUMNS, 0},
 		   {"sum", CFS_RULE_SUM, 0},
+		   {"mean", CFS_RULE_MEAN, 0},
 		   {"halves", CFS_RULE_PARTS, 2},
 		   {"parts:1", CFS_RULE_PARTS, 1},
 		   {"parts:8", CFS_RULE_PARTS, 8}};
