@@ -127,6 +127,14 @@ int cfs_view_new_step(struct cfs_views *views, const char *path,
 		      const struct cfs_plan *plan, uint64_t seed,
 		      const char *name, struct cfs_vnode **out);
 
+/* The reason why a view in a view is none; -EINVAL. */
+int cfs_view_refuse_nested(const char *name, struct cfs_error *err);
+
+/* ---- lookup_step.c ---- */
+
+int cfs_view_lookup_in_step(struct cfs_vnode *dir, const char *name,
+			    struct cfs_vnode **out, struct cfs_error *err);
+
 /* ---- pointer.c ---- */
 
 int cfs_pointer_lookup(struct cfs_vnode *run, const struct stat *st,

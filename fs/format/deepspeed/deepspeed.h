@@ -45,6 +45,8 @@ struct cfs_ds_rank {
 	struct cfs_node *optim_state; /* its inner `optimizer_state_dict` */
 	struct cfs_ds_group *groups;  /* as many as the catalogue has */
 	uint32_t n_groups;
+	/* Which group a parameter is in was said by a rule alone. */
+	bool by_rule;
 };
 
 struct cfs_ds_step {

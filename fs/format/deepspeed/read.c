@@ -219,18 +219,27 @@ static int read_partitioned(struct cfs_ds_step *step, struct cfs_error *err)
 
 /* ---- all of it ---- */
 
+/* The layer files' tensors are then those of the parameters found. */
+static int read_whole(struct cfs_ds_step *step, struct cfs_error *err)
+{
+	int r = 0;
+
+	for (uint32_t m = 0; !r && m < step->base.n_ranks; m++)
+		r = cfs_ds_stage0_read(step, m, err);
+	return r ? r : cfs_ds_stage0_agree(step, err);
+}
+
 static int read_rank(struct cfs_ds_step *step, uint32_t m,
 		     struct cfs_error *err)
 {
 	struct cfs_catalogue *cat = step->base.ranks[m].catalogue;
-	int r = 0;
+	int r;
 
-	if (!step->ranks[m].n_optim)
-		r = cfs_ds_stage0_read(step, m, err);
-	if (!r)
-		r = cfs_ds_weights_read(step, m, err);
+	r = cfs_ds_weights_read(step, m, err);
 	if (!r)
 		r = cfs_catalogue_seal(cat, err);
+	if (!r)
+		r = cfs_ds_members_prove(step, m, err);
 	return r;
 }
 
@@ -254,8 +263,9 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 		r = cfs_ds_agree_models(step, err);
 	if (!r)
 		r = cfs_ds_neox_config_read(step);
-	if (!r && step->ranks[0].n_optim)
-		r = read_partitioned(step, err);
+	if (!r)
+		r = step->ranks[0].n_optim ? read_partitioned(step, err)
+					   : read_whole(step, err);
 	if (!r)
 		r = cfs_ds_layers_read(step, err);
 	for (uint32_t m = 0; !r && m < names.n_mp; m++)

@@ -18,7 +18,6 @@ struct cfs_ds_parallel {
 	/* One rank has all that these would share, and of what they add up the
 	 * share of one. */
 	bool whole;
-	bool tp_named; /* whole: the user says the size, so it counts alone */
 	const char *options; /* options.h, or NULL */
 	/* The step that is filled: it tells the rows of vocabularies.  Or
 	 * NULL. */

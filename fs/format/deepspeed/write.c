@@ -218,7 +218,7 @@ int cfs_ds_write_step(struct cfs_step *step, const struct cfs_resolved *target,
 				  elastic, err);
 	if (!r)
 		r = cfs_ds_tree_new(step, target, &t);
-	if (r < 0)
+	if (r)
 		return r;
 	t->elastic = elastic;
 	t->lost_step = elastic ? lost_step_of(cfs_ds_step_of(step)) : 0;

@@ -192,7 +192,8 @@ CFS_MUST_CHECK int cfs_ds_write_sequence(struct cfs_ds_out *out,
 
 /* ---- write_client.c: of a step made of another one ---- */
 
-void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root);
+CFS_MUST_CHECK int cfs_ds_write_client(struct cfs_ds_out *out,
+				       struct cfs_node *root);
 
 /* The outer dict around what the optimizer classes make. */
 CFS_MUST_CHECK int cfs_ds_write_optim(struct cfs_ds_out *out,
@@ -222,13 +223,20 @@ CFS_MUST_CHECK int cfs_ds_write_master(struct cfs_ds_out *out,
 CFS_MUST_CHECK int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group,
 				      uint32_t first, uint32_t n,
 				      struct cfs_node **hyper_out);
-/* clip_grad: the source's, else the config's; NULL where neither says: its
- * default was 0 once and is 1 now, and a loader keeps its own without. */
-struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out);
 /* The ZeroStageEnum member of the target's stage, as this version has it. */
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out);
 /* Does the source keep optimizer state (has a step been taken)? */
 bool cfs_ds_has_state(const struct cfs_ds_out *out, uint32_t group);
+
+/* ---- clip.c ---- */
+
+/* clip_grad: the source's, the config's, or the release's default; NULL where
+ * none is known.  Loaders of stages 1 and 2 and of BF16_Optimizer keep their
+ * own without, that of stage 0 wants it. */
+struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out);
+/* Would that make one? */
+bool cfs_ds_knows_clip(const struct cfs_ds_step *step,
+		       const struct cfs_ds_rank *rank);
 
 /* ---- write_scaler.c ---- */
 

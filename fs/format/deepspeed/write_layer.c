@@ -206,7 +206,8 @@ static bool find_param(const struct cfs_ds_out *out, uint32_t number,
 	if (!cfs_ds_layer_format(&n, full, sizeof(full)) &&
 	    !cfs_catalogue_find(out->cat, full, param_out))
 		return true;
-	if (number || !out->topo->pipeline || !family || !family->tied_key)
+	if (!out->topo->pipeline || !family || !family->tied_key ||
+	    number != family->embedding)
 		return false;
 	n.form = CFS_DS_FORM_TIED;
 	n.key = family->tied_key;
@@ -244,6 +245,7 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 static int write_params(struct cfs_ds_out *out, uint32_t number,
 			const char *prefix, struct cfs_node *map)
 {
+	const struct cfs_ds_family *family = out->step->remodel->model.family;
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
@@ -252,7 +254,9 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 		struct cfs_node *node;
 		char full[512];
 
-		if ((n.form == CFS_DS_FORM_TIED ? 0 : n.layer) != number)
+		if (n.form == CFS_DS_FORM_TIED)
+			n.layer = family ? family->embedding : 0;
+		if (n.layer != number)
 			continue;
 		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
 				     n.name) >= sizeof(full))
@@ -289,6 +293,23 @@ int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 	return r;
 }
 
+/* torch's note of module versions (`_metadata`) is by the modules' names, which
+ * stay.  Layer files have none. */
+static void keep_notes(struct cfs_ds_out *out, struct cfs_node *map)
+{
+	const struct cfs_ds_step *from = source_of(out);
+	const struct cfs_node *module =
+		cfs_node_get(from->ranks[0].model_root, "module");
+
+	if (from->base.topology.pipeline || from->only_masters || !module ||
+	    module->kind != CFS_NODE_OBJECT)
+		return;
+	for (uint32_t i = 0; i < module->u.object->n_ops; i++)
+		if (module->u.object->ops[i].kind == CFS_OP_BUILD)
+			cfs_node_build(out->doc, map,
+				       module->u.object->ops[i].a);
+}
+
 int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 {
 	struct cfs_node *map = cfs_node_ordereddict(out->doc);
@@ -302,6 +323,8 @@ int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 			       layers->v[i]);
 		r = cfs_ds_write_layer(out, layers->v[i], prefix, map);
 	}
+	if (!r)
+		keep_notes(out, map);
 	*module_out = map;
 	return r;
 }

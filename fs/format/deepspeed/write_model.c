@@ -424,7 +424,9 @@ int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
 		if (r < 0)
 			return r;
 		m.src = cfs_node_get(root, "module");
-		cfs_ds_write_client(out, root);
+		r = cfs_ds_write_client(out, root);
+		if (r < 0)
+			return r;
 	}
 	find_entries(&m);
 	/* a template's pipeline has its weights in layer files */

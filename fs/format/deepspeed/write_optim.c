@@ -122,22 +122,6 @@ int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group, uint32_t first,
 	return hyper ? 0 : -ENOMEM;
 }
 
-struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out)
-{
-	struct cfs_node *clip =
-		cfs_node_get(out->rank->optim_state, "clip_grad");
-
-	/* stage 3 does not store it; stage 0 does elsewhere, or not */
-	if (!clip)
-		clip = cfs_node_get(
-			cfs_node_get(out->rank->model_root, "optimizer"),
-			"clip_grad");
-	if (!clip)
-		clip = cfs_ds_config_get(out->step->ds_config,
-					 "gradient_clipping");
-	return clip;
-}
-
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out)
 {
 	struct cfs_node *stage = cfs_node_int(out->doc, out->topo->zero_stage);
@@ -215,6 +199,12 @@ static struct cfs_node *inner_like_source(struct cfs_ds_out *out,
 	for (uint32_t i = 0; i < cfs_map_node_count(src); i++) {
 		cfs_map_node_pair(src, i, &key, &value);
 		name = cfs_node_as_str(key);
+		/* stage 1 up to 0.3.16 has its masters under this name */
+		if (name && same &&
+		    !strcmp(name, "local_sub_partitions_of_fp32_groups")) {
+			name = "single_partition_of_fp32_groups";
+			key = cfs_node_str(out->doc, name);
+		}
 		if (!name || !inner_is_ours(name))
 			cfs_node_set(out->doc, inner, key, value);
 		else if (same && cfs_node_get(made, name))

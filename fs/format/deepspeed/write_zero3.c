@@ -116,6 +116,9 @@ static int master_tensor(struct cfs_ds_out *out, struct sub_group *sg,
 	r = cfs_ds_write_master(out, NULL, fill_sub_group, sg, node_out);
 	if (r < 0)
 		return r;
+	/* of another step's parameters the order is not the module's */
+	if (out->step->remodel)
+		return 0;
 	(void)snprintf(id, sizeof(id), "%u_%u", ids[sg->first],
 		       ids[sg->first + sg->n - 1]);
 	*node_out = with_ds_id(out, *node_out, had ? had : id);
