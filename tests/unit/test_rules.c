@@ -174,6 +174,56 @@ static void expect_vocab(uint64_t words, uint32_t tp, uint32_t to_tp,
 	ck_assert_uint_eq(to.parts[0], want);
 }
 
+static void expect_rows(uint64_t words, uint64_t rows, uint32_t tp,
+			uint32_t to_tp, uint64_t told)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_error err = {""};
+	struct cfs_tp_layout from, to;
+
+	facts.vocabulary = words;
+	facts.rows = told;
+	ck_assert_msg(!ask(CFS_RULE_VOCAB, &facts, rows, 3, tp, to_tp, &from,
+			   &to, &err),
+		      "%s", err.text);
+	ck_assert_int_eq(from.kind, CFS_TP_CUT);
+	ck_assert_uint_eq(from.shape[0], rows * tp);
+	ck_assert_uint_eq(to.shape[0], told);
+}
+
+/* Of a template's vocabulary the rows are told. */
+START_TEST(told_vocabularies)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_tp_layout from, to;
+	struct cfs_error err;
+
+	expect_rows(0, 32, 2, 4, 64);
+	expect_rows(0, 32, 2, 2, 96); /* more of them at the same size, too */
+	expect_rows(61, 32, 2, 1, 61);
+	facts.rows = 64;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 2, &from, &to, NULL), 0);
+	ck_assert_int_eq(from.kind, CFS_TP_SAME);
+	facts.rows = 61;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-ENOTSUP);
+	ck_assert(strstr(err.text, "@vocabN"));
+	facts.vocabulary = 62;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-EINVAL);
+	ck_assert(strstr(err.text, "61 rows"));
+	facts.vocabulary = 65;
+	facts.rows = 70;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-EINVAL);
+	ck_assert(strstr(err.text, "64 rows"));
+}
+END_TEST
+
 START_TEST(vocabularies)
 {
 	struct cfs_model_facts facts = unknown;
@@ -319,6 +369,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, vocabulary_padded_to);
 	tcase_add_test(tc, mlps_and_biases);
 	tcase_add_test(tc, vocabularies);
+	tcase_add_test(tc, told_vocabularies);
 	tcase_add_test(tc, outputs);
 	tcase_add_test(tc, wholes);
 	tcase_add_test(tc, names);
