@@ -118,6 +118,7 @@ static int open_views(const char *root, struct cfs_target *t,
 	if (r < 0)
 		return r;
 	options.source_path = named;
+	options.real_path = root;
 	r = cfs_source_dir_open(root, &t->source);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", root);

@@ -17,12 +17,16 @@ enum cfs_rule_kind {
 	CFS_RULE_ROWS,	  /* cut along dimension 0 */
 	CFS_RULE_COLUMNS, /* cut along dimension 1 */
 	CFS_RULE_VOCAB,	  /* rows, of which the last ones are padding */
-	CFS_RULE_SUM,	  /* each rank has a share of the sum */
-	CFS_RULE_PARTS,	  /* rows in equal parts, each cut by itself */
+	/* the same, but cut along dimension 1 */
+	CFS_RULE_VOCAB_COLUMNS,
+	CFS_RULE_SUM,	/* each rank has a share of the sum */
+	CFS_RULE_MEAN,	/* copies that went apart: their mean */
+	CFS_RULE_PARTS, /* rows in equal parts, each cut by itself */
 	/* decided by the model's facts: */
 	CFS_RULE_QKV,	   /* queries, keys and values in one */
 	CFS_RULE_UP,	   /* a gated MLP has two in one */
 	CFS_RULE_ROW_BIAS, /* whole, or a share where ranks add it up */
+	CFS_RULE_OUTPUT,   /* VOCAB or VOCAB_COLUMNS */
 	CFS_RULE_REFUSED,  /* the function itself depends on the size */
 };
 
@@ -42,8 +46,14 @@ struct cfs_model_facts {
 	int parallel_residual; /* row biases are added up over ranks: 1, 0 */
 	int qkv_in_parts;      /* fewer keys than queries: all queries first
 				* (1), or head by head (0) */
-	uint64_t vocabulary;   /* without padding */
-	uint64_t divisible_by; /* the padding's unit, times the ranks */
+	int output_columns;    /* OUTPUT of one rank would be cut by columns:
+				* 1, 0; of several their shape shows it */
+	bool qkv_always;     /* that decides as well where keys are not fewer */
+	uint64_t vocabulary; /* without padding */
+	uint64_t divisible_by;	 /* the padding's unit, times the ranks */
+	uint64_t padded_to;	 /* rows there are at any number of ranks */
+	const char *qkv_unknown; /* why their order is not known, or NULL */
+	uint64_t rows;		 /* padded, at the target: told, not computed */
 	bool padding_cut; /* rows that it does not divide are the vocabulary */
 };
 

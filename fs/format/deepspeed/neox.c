@@ -7,14 +7,14 @@
  * compared with what it writes (tests/data/neox).
  */
 #include "fs/format/deepspeed/family.h"
-#include "fs/format/deepspeed/layer.h"
+#include "fs/format/deepspeed/model.h"
 #include "fs/format/deepspeed/neox_config.h"
 
 #include <string.h>
 
 static const struct cfs_rule rules[] = {
 	{"word_embeddings.weight", CFS_RULE_VOCAB, 0, NULL, false},
-	{"final_linear.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"final_linear.weight", CFS_RULE_OUTPUT, 0, NULL, false},
 	{"position_embeddings.weight", CFS_RULE_SAME, 0, NULL, false},
 	{"attention.query_key_value.*", CFS_RULE_QKV, 0, NULL, false},
 	{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL, false},
@@ -76,6 +76,26 @@ static int gated(const struct cfs_param *up, const struct cfs_param *down)
 	return up->shape[0] == 2 * down->shape[1] ? 1 : -1;
 }
 
+/*
+ * output_layer_parallelism, 1: row.  Since 2023-05-02 there is only column;
+ * before that row was the default, so that a release of between can only be
+ * told by the configuration.
+ */
+static int output_columns(const struct cfs_ds_step *step)
+{
+	const char *version = step->base.writer_version;
+	const char *how =
+		cfs_ds_neox_config_str(step, "output_layer_parallelism");
+
+	if (how)
+		return !strcmp(how, "row")	? 1
+		       : !strcmp(how, "column") ? 0
+						: -1;
+	if (version && cfs_ds_version_cmp(version, "0.9.2") >= 0)
+		return 0;
+	return !version && step->neox_config ? 1 : -1;
+}
+
 static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 {
 	const struct cfs_node *args =
@@ -84,7 +104,8 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	*out = (struct cfs_model_facts){
 		.parallel_residual =
 			cfs_ds_neox_config_flag(step, "gpt_j_residual"),
-		.qkv_in_parts = -1};
+		.qkv_in_parts = -1,
+		.output_columns = output_columns(step)};
 	(void)cfs_node_as_u64(cfs_node_get(args, "hidden_size"), &out->hidden);
 	(void)cfs_node_as_u64(cfs_node_get(args, "num_attention_heads"),
 			      &out->heads);
@@ -98,7 +119,12 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 				   find(step, "mlp.dense_4h_to_h.weight"));
 }
 
-static const char *type(uint32_t layer, uint32_t n, bool tied)
+static const char *told_method(const struct cfs_ds_step *step)
+{
+	return cfs_ds_neox_config_str(step, "pipe_partition_method");
+}
+
+static const char *type(const struct cfs_ds_model *m, uint32_t layer, bool tied)
 {
 	static const char embedding[] = "EmbeddingPipe";
 
@@ -110,7 +136,7 @@ static const char *type(uint32_t layer, uint32_t n, bool tied)
 	default:
 		break;
 	}
-	switch (n - layer) {
+	switch (m->n_layers - layer) {
 	case 1:
 		return tied ? embedding : "ParallelLinearPipe";
 	case 2:
@@ -128,10 +154,12 @@ const struct cfs_ds_family cfs_ds_neox = {
 	.mark = "attention.query_key_value.weight",
 	.norm = "norm.",
 	.behind = 1,
+	.sequence = true,
 	.tied_key = "embed",
 	.tied_name = "word_embeddings.weight",
 	.method = "type:transformer|mlp",
 	.block = "ParallelTransformerLayerPipe",
 	.type = type,
+	.told_method = told_method,
 	.facts = facts,
 };

@@ -120,7 +120,7 @@ static int check_ranks(void *arg, uint32_t i, struct cfs_error *err)
 		w->from.kind == CFS_TP_SUM ? CFS_ROLE_STATE0 : CFS_ROLE_WEIGHT;
 	uint32_t role;
 
-	if (w->from.kind == CFS_TP_CUT)
+	if (w->from.kind == CFS_TP_CUT || w->from.kind == CFS_TP_MEAN)
 		return 0;
 	for (uint32_t t = 1; t < tp; t++) {
 		const struct place b = {a.rank + t, w->index};

@@ -99,7 +99,8 @@ static void add_shares(struct cfs_ds_out *out, const struct cfs_ds_whole *w,
 		cfs_node_set_str(out->doc, root, "sub_param_shape",
 				 sub_shape(out, l, p->name));
 	}
-	if (w->rule->kind == CFS_RULE_VOCAB)
+	if (w->rule->kind == CFS_RULE_VOCAB ||
+	    (w->rule->kind == CFS_RULE_OUTPUT && !l->dim))
 		cfs_node_set_str(out->doc, root, "vocab_tensor",
 				 cfs_node_bool(out->doc, true));
 }
