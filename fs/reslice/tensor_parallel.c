@@ -138,7 +138,7 @@ static bool alike(const struct pieces *p)
 		    p->v[i].start != p->v[0].start ||
 		    p->v[i].len != p->v[0].len)
 			return false;
-	return p->n > 0;
+	return p->v && p->n;
 }
 
 static int append_box(const struct pieces *p, const struct box *b,
