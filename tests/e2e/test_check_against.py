@@ -147,6 +147,8 @@ def test_universal():
         assert j["layout"] == {}, j
         run("export", f"{step}/@universal", f"{r.top}/disk")
         found(f"{r.top}/disk", own, 0)
+        run("check", f"{step}/@universal")
+        run("check", f"{r.top}/disk")
 
 
 def test_refused():

@@ -50,6 +50,8 @@ READ = (
     ("gpt2-bf16_tp4-pp2-dp1-bf16opt", "universal"),
     ("gpt2-bf16_tp1-pp0-dp2", "universal-pp2"),
     ("gpt2-fp16-odd_tp2-pp2-dp1", "universal-vocab60"),
+    ("gpt2-fp16-odd_tp1-pp0-dp1", "universal-vocab60"),
+    ("gpt2-fp16-odd_tp1-pp4-dp1", "universal-pp1-vocab60"),
     ("llama-fp16-odd_tp4-pp0-dp2", "universal-vocab60-qkvparts"),
     ("gpt2-fp16-deeper_tp1-pp4-dp1", "universal"),
     ("llama-bf16-oldgqa_tp2-pp2-dp1", "universal-qkvheads"),
