@@ -9,7 +9,9 @@
 #include "store/util/error.h"
 
 #define RULES_MAX 4096
-#define KINDS	  "same, rows, columns, vocab, sum, mean, halves or parts:N"
+#define KINDS                                                                  \
+	"same, rows, columns, vocab, vocab-columns, sum, mean, halves or "     \
+	"parts:N"
 
 static void json_deletep(cJSON **json)
 {
@@ -21,10 +23,14 @@ static const struct {
 	enum cfs_rule_kind kind;
 	uint32_t n;
 } kinds[] = {
-	{"same", CFS_RULE_SAME, 0},	  {"rows", CFS_RULE_ROWS, 0},
-	{"columns", CFS_RULE_COLUMNS, 0}, {"vocab", CFS_RULE_VOCAB, 0},
-	{"sum", CFS_RULE_SUM, 0},	  {"mean", CFS_RULE_MEAN, 0},
+	{"same", CFS_RULE_SAME, 0},
+	{"rows", CFS_RULE_ROWS, 0},
+	{"columns", CFS_RULE_COLUMNS, 0},
+	{"vocab", CFS_RULE_VOCAB, 0},
+	{"sum", CFS_RULE_SUM, 0},
 	{"halves", CFS_RULE_PARTS, 2},
+	{"vocab-columns", CFS_RULE_VOCAB_COLUMNS, 0},
+	{"mean", CFS_RULE_MEAN, 0},
 };
 
 /* "parts:3"; 0: it is not. */

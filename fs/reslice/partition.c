@@ -41,6 +41,32 @@ uint64_t cfs_flat_padding_last(const struct cfs_flat *flat, uint32_t rank)
 	return rank == flat->dp - 1 ? flat->aligned - flat->total : 0;
 }
 
+int cfs_interleaved_init(struct cfs_interleaved *il, uint32_t dp,
+			 uint64_t total, uint32_t cuts, uint64_t part)
+{
+	uint64_t row, all;
+
+	if (!dp || !cuts)
+		return -EINVAL;
+	if (!cfs_mul_u64(part, dp, &row) || !cfs_mul_u64(row, cuts, &all))
+		return -EOVERFLOW;
+	if (all < total || (cuts > 1 && all - row >= total))
+		return -EINVAL;
+	*il = (struct cfs_interleaved){
+		.dp = dp, .cuts = cuts, .total = total, .part = part};
+	return 0;
+}
+
+uint64_t cfs_interleaved_valid(const struct cfs_interleaved *il, uint32_t rank,
+			       uint32_t cut)
+{
+	uint64_t begin = ((uint64_t)cut * il->dp + rank) * il->part;
+
+	if (begin >= il->total)
+		return 0;
+	return CFS_MIN(il->total - begin, il->part);
+}
+
 static uint32_t gcd(uint32_t a, uint32_t b)
 {
 	while (b) {

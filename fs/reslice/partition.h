@@ -6,6 +6,8 @@
  * (flatten_dense_tensors_aligned, get_data_parallel_partitions,
  * _round_robin_reorder, parameter_alignment), runtime/bf16_optimizer.py,
  * runtime/zero/partition_parameters.py and stage3.py; unchanged since 0.5.9.
+ * Interleaved: DeepSpeed 0.3.15 runtime/zero/stage1.py
+ * (get_data_parallel_sub_partitions).
  */
 #ifndef CFS_RESLICE_PARTITION_H
 #define CFS_RESLICE_PARTITION_H
@@ -22,6 +24,26 @@ struct cfs_flat {
 	uint64_t aligned; /* total rounded up to factor * dp */
 	uint64_t part;	  /* aligned / dp: what each rank holds */
 };
+
+/*
+ * Stage 1 up to 0.3.16: a group is cut into dp * cuts sub-partitions of one
+ * size, of which rank r has numbers r, r + dp, r + 2 dp, …; what is padded lies
+ * at the end of all.  With one cut that is struct cfs_flat.
+ */
+struct cfs_interleaved {
+	uint32_t dp, cuts;
+	uint64_t total;
+	uint64_t part; /* of a sub-partition */
+};
+
+/* -EINVAL: @cuts of @part are too few for @total, or one holds padding alone;
+ * -EOVERFLOW. */
+CFS_MUST_CHECK int cfs_interleaved_init(struct cfs_interleaved *il, uint32_t dp,
+					uint64_t total, uint32_t cuts,
+					uint64_t part);
+/* Elements of @rank's sub-partition @cut that are not padding. */
+uint64_t cfs_interleaved_valid(const struct cfs_interleaved *il, uint32_t rank,
+			       uint32_t cut);
 
 /* @factor: 2 (1 for stage 2 before 0.3.17).  -EINVAL: dp 0; -EOVERFLOW. */
 CFS_MUST_CHECK int cfs_flat_init(struct cfs_flat *flat, uint32_t dp,

@@ -83,12 +83,53 @@ static int cut_even(const struct question *q, uint32_t dim, uint32_t n)
 
 /* ---- vocabularies ---- */
 
+/* More of them are more padding; fewer must still hold the vocabulary. */
+static int told_rows(const struct question *q, uint64_t rows, uint64_t *out)
+{
+	uint64_t words = q->facts->vocabulary, to = q->facts->rows;
+
+	if (!words && to < rows)
+		return cfs_fail(q->err, -ENOTSUP,
+				"of %llu rows %llu stay: say how many the "
+				"vocabulary has without padding (@vocabN)",
+				(unsigned long long)rows,
+				(unsigned long long)to);
+	if (words > to || words > rows)
+		return cfs_fail(q->err, -EINVAL,
+				"there are %llu rows, less than a vocabulary "
+				"of %llu",
+				(unsigned long long)CFS_MIN(to, rows),
+				(unsigned long long)words);
+	*out = to;
+	return 0;
+}
+
+/* Converters drop padding: what is left is the vocabulary. */
+static bool lacks_padding(const struct question *q)
+{
+	const struct cfs_model_facts *f = q->facts;
+
+	return q->rule->kind == CFS_RULE_VOCAB && f->padding_cut &&
+	       f->divisible_by &&
+	       q->shape[0] * q->tp % (f->divisible_by * q->tp);
+}
+
+/* Other rows at as many ranks? */
+static bool is_repadded(const struct question *q)
+{
+	return lacks_padding(q) ||
+	       (q->rule->kind == CFS_RULE_VOCAB && q->facts->rows &&
+		q->facts->rows != q->shape[0] * q->tp);
+}
+
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
 static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 {
 	uint64_t unit, now = q->facts->divisible_by * q->tp;
 	uint64_t words = q->facts->vocabulary;
 
+	if (q->facts->rows)
+		return told_rows(q, rows, out);
 	if (q->facts->padded_to && q->facts->padded_to == rows) {
 		*out = rows;
 		return rows % q->to_tp
@@ -98,6 +139,8 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 					  (unsigned long long)rows, q->to_tp)
 			       : 0;
 	}
+	if (!words && lacks_padding(q))
+		words = rows;
 	if (!q->facts->divisible_by)
 		return cfs_fail(q->err, -ENOTSUP,
 				"the checkpoint does not say how its "
@@ -122,8 +165,10 @@ static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 	return 0;
 }
 
-/* Of a rank that has them all. */
-static int whole_rows(const struct question *q, uint64_t rows, uint64_t *out)
+/* Of a rank that has them all.  The padding of what is cut along its columns
+ * stays, since a loader only knows to add some where rows are cut. */
+static int whole_rows(const struct question *q, bool columns, uint64_t rows,
+		      uint64_t *out)
 {
 	uint64_t words = q->facts->vocabulary;
 
@@ -133,27 +178,35 @@ static int whole_rows(const struct question *q, uint64_t rows, uint64_t *out)
 				"of %llu",
 				(unsigned long long)rows,
 				(unsigned long long)words);
-	if (!words && q->tp != q->to_tp)
+	if (q->tp != q->to_tp && (columns || !words))
 		return vocab_rows(q, rows, out);
-	*out = words ? words : rows;
+	*out = words && !columns ? words : rows;
 	return 0;
 }
 
-static int vocab(const struct question *q)
+static int vocab(const struct question *q, bool columns)
 {
-	uint64_t rows, target = 0;
+	uint64_t rows = q->shape[0], target = 0;
 	int r;
 
-	if (!cfs_mul_u64(q->shape[0], q->tp, &rows))
+	if (columns) {
+		r = cut_even(q, 1, 1);
+		if (r < 0)
+			return r;
+	} else if (!cfs_mul_u64(rows, q->tp, &rows)) {
 		return -EOVERFLOW;
-	r = q->whole ? whole_rows(q, rows, &target)
+	}
+	r = q->whole ? whole_rows(q, columns, rows, &target)
 		     : vocab_rows(q, rows, &target);
 	if (r < 0)
 		return r;
-	(void)whole(q, CFS_TP_CUT);
-	q->from->n_parts = q->to->n_parts = 1;
-	q->from->shape[0] = q->from->parts[0] = rows;
-	q->to->shape[0] = q->to->parts[0] = target;
+	if (!columns) {
+		(void)whole(q, CFS_TP_CUT);
+		q->from->n_parts = q->to->n_parts = 1;
+		q->from->shape[0] = q->from->parts[0] = rows;
+		q->to->parts[0] = target;
+	}
+	q->to->shape[0] = target;
 	return 0;
 }
 
@@ -204,6 +257,35 @@ static int row_bias(const struct question *q)
 	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
 }
 
+/* What makes words of the last layer's output.  A rank of several has all of
+ * its rows, or all of its columns. */
+static int output(const struct question *q)
+{
+	uint64_t hidden = q->facts->hidden, all;
+
+	if (q->ndim != 2)
+		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
+				q->ndim);
+	if (q->tp == 1 || !hidden) {
+		if (q->facts->output_columns < 0)
+			return cfs_fail(q->err, -ENOTSUP,
+					"whether ranks cut it by rows or by "
+					"columns (output_layer_parallelism) is "
+					"not told: rule \"vocab\" or "
+					"\"vocab-columns\" (view add --rules)");
+		return vocab(q, q->facts->output_columns > 0);
+	}
+	if (q->shape[1] == hidden)
+		return vocab(q, false);
+	if (cfs_mul_u64(q->shape[1], q->tp, &all) && all == hidden)
+		return vocab(q, true);
+	return cfs_fail(q->err, -EINVAL,
+			"%llu columns are neither the %llu of the model nor "
+			"one of %u parts of them",
+			(unsigned long long)q->shape[1],
+			(unsigned long long)hidden, q->tp);
+}
+
 static int ask(const struct question *q)
 {
 	const struct cfs_rule *rule = q->rule;
@@ -211,8 +293,8 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
-		return whole(q, CFS_TP_SAME);
+	if (q->tp == q->to_tp && !q->whole && !is_repadded(q))
+		return whole(q, CFS_TP_SAME); /* each rank keeps what it has */
 	switch (rule->kind) {
 	case CFS_RULE_SAME:
 		return whole(q, CFS_TP_SAME);
@@ -227,7 +309,11 @@ static int ask(const struct question *q)
 	case CFS_RULE_PARTS:
 		return cut_even(q, 0, rule->n);
 	case CFS_RULE_VOCAB:
-		return vocab(q);
+		return vocab(q, false);
+	case CFS_RULE_VOCAB_COLUMNS:
+		return vocab(q, true);
+	case CFS_RULE_OUTPUT:
+		return output(q);
 	case CFS_RULE_QKV:
 		return qkv(q);
 	case CFS_RULE_UP:

@@ -17,13 +17,16 @@ enum cfs_rule_kind {
 	CFS_RULE_ROWS,	  /* cut along dimension 0 */
 	CFS_RULE_COLUMNS, /* cut along dimension 1 */
 	CFS_RULE_VOCAB,	  /* rows, of which the last ones are padding */
-	CFS_RULE_SUM,	  /* each rank has a share of the sum */
-	CFS_RULE_MEAN,	  /* copies that went apart: their mean */
-	CFS_RULE_PARTS,	  /* rows in equal parts, each cut by itself */
+	/* the same, but cut along dimension 1 */
+	CFS_RULE_VOCAB_COLUMNS,
+	CFS_RULE_SUM,	/* each rank has a share of the sum */
+	CFS_RULE_MEAN,	/* copies that went apart: their mean */
+	CFS_RULE_PARTS, /* rows in equal parts, each cut by itself */
 	/* decided by the model's facts: */
 	CFS_RULE_QKV,	   /* queries, keys and values in one */
 	CFS_RULE_UP,	   /* a gated MLP has two in one */
 	CFS_RULE_ROW_BIAS, /* whole, or a share where ranks add it up */
+	CFS_RULE_OUTPUT,   /* VOCAB or VOCAB_COLUMNS */
 	CFS_RULE_REFUSED,  /* the function itself depends on the size */
 };
 
@@ -43,11 +46,15 @@ struct cfs_model_facts {
 	int parallel_residual; /* row biases are added up over ranks: 1, 0 */
 	int qkv_in_parts;      /* fewer keys than queries: all queries first
 				* (1), or head by head (0) */
+	int output_columns;    /* OUTPUT of one rank would be cut by columns:
+				* 1, 0; of several their shape shows it */
 	bool qkv_always;     /* that decides as well where keys are not fewer */
 	uint64_t vocabulary; /* without padding */
 	uint64_t divisible_by;	 /* the padding's unit, times the ranks */
 	uint64_t padded_to;	 /* rows there are at any number of ranks */
 	const char *qkv_unknown; /* why their order is not known, or NULL */
+	uint64_t rows;		 /* padded, at the target: told, not computed */
+	bool padding_cut; /* rows that it does not divide are the vocabulary */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */
@@ -57,7 +64,8 @@ const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
 /*
  * The layouts of a parameter of which each of @tp ranks has @shape, for those
  * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where
- * both numbers are the same nothing is asked: each rank keeps what it has.
+ * both numbers are the same nothing is asked: each rank keeps what it has, and
+ * gets the padding that was cut off.
  * -EINVAL: it cannot be cut so; -ENOTSUP: it cannot be told how, and @err names
  * the rule or option that would decide it.
  */

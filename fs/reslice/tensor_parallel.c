@@ -34,6 +34,7 @@ static void pieces_free(struct pieces *p)
 
 struct box {
 	uint64_t outer, inner; /* elements */
+	uint64_t all;	       /* outer of a source rank: it may have more */
 	uint64_t there, here;  /* along dim, of a source rank and of this */
 	uint32_t size;	       /* of an element */
 };
@@ -145,7 +146,7 @@ static int append_box(const struct pieces *p, const struct box *b,
 {
 	const uint64_t row = b->there * b->inner * b->size;
 	const uint64_t shape[] = {b->outer, p->n, p->v[0].len * b->inner};
-	const uint64_t stride[] = {row, row * b->outer, b->size};
+	const uint64_t stride[] = {row, row * b->all, b->size};
 	_cleanup_(cfs_map_unrefp) struct cfs_map *child =
 		tensors(source, p->v[0].rank, p->n, map);
 
@@ -198,6 +199,19 @@ static int append_rows(const struct pieces *p, const struct box *b,
 	return r;
 }
 
+/* Rows that only the target has, where it is not they that are cut. */
+static int append_zero_rows(const struct cfs_tp_layout *from,
+			    const struct cfs_tp_layout *to,
+			    const uint64_t *here, uint32_t size,
+			    struct cfs_map *map)
+{
+	uint64_t row = size;
+
+	for (uint32_t i = 1; i < to->ndim; i++)
+		row *= here[i];
+	return cfs_map_add_zero(map, (to->shape[0] - from->shape[0]) * row);
+}
+
 static int append_cut(const struct cfs_tp_layout *from,
 		      const struct cfs_tp_source *source,
 		      const struct cfs_tp_layout *to, uint32_t tp,
@@ -205,8 +219,10 @@ static int append_cut(const struct cfs_tp_layout *from,
 {
 	_cleanup_(pieces_free) struct pieces p = {NULL, 0, 0};
 	uint64_t there[CFS_TP_DIMS_MAX], here[CFS_TP_DIMS_MAX];
-	struct box b = {
-		.outer = 1, .inner = 1, .size = cfs_dtype_size(source->dtype)};
+	struct box b = {.outer = 1,
+			.all = 1,
+			.inner = 1,
+			.size = cfs_dtype_size(source->dtype)};
 	int r = cfs_tp_local_shape(from, source->tp, there);
 
 	if (!r)
@@ -217,14 +233,19 @@ static int append_cut(const struct cfs_tp_layout *from,
 		r = find_pieces(&p, from, source->tp, to, tp, rank);
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < from->dim; i++)
-		b.outer *= from->shape[i];
+	for (uint32_t i = 0; i < from->dim; i++) {
+		b.all *= from->shape[i];
+		b.outer *= i ? from->shape[i]
+			     : CFS_MIN(from->shape[0], to->shape[0]);
+	}
 	for (uint32_t i = from->dim + 1; i < from->ndim; i++)
 		b.inner *= from->shape[i];
 	b.there = there[from->dim];
-	if (b.outer > 1 && alike(&p))
-		return append_box(&p, &b, source, map);
-	return append_rows(&p, &b, source, map);
+	r = b.outer > 1 && alike(&p) ? append_box(&p, &b, source, map)
+				     : append_rows(&p, &b, source, map);
+	if (!r && from->dim && to->shape[0] > from->shape[0])
+		r = append_zero_rows(from, to, here, b.size, map);
+	return r;
 }
 
 /* The sum of all ranks', in @n shares. */

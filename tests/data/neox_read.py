@@ -143,8 +143,10 @@ def contiguous_state(step, m):
 
 
 def groups_by_rule(step, m):
-    """0.3.15 has the shapes of all groups in one."""
+    """0.3.15 has the shapes of all groups in one, 0.5.9 a list of them."""
     shapes = step.optims[m][0]["param_shapes"]
+    if isinstance(shapes, list):
+        return [[(canonical(n), s) for n, s in g.items()] for g in shapes]
     groups = [[], []]
     for n, s in shapes.items():
         groups[bool(is_norm_or_bias(n))].append((canonical(n), s))
@@ -175,6 +177,7 @@ def old_stage1_state(step, m):
 
 
 def old_stage2_state(step, m):
+    """Also of stage 1 and 2 in elastic form."""
     parts = [step.optims[m][r]["optimizer_state_dict"]
              for r in range(step.dp)]
     out = {}

@@ -87,6 +87,7 @@ START_TEST(kinds)
 		   {"rows", CFS_RULE_ROWS, 0},
 		   {"columns", CFS_RULE_COLUMNS, 0},
 		   {"vocab", CFS_RULE_VOCAB, 0},
+		   {"vocab-columns", CFS_RULE_VOCAB_COLUMNS, 0},
 		   {"sum", CFS_RULE_SUM, 0},
 		   {"halves", CFS_RULE_PARTS, 2},
 		   {"parts:1", CFS_RULE_PARTS, 1},

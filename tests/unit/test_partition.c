@@ -59,6 +59,45 @@ START_TEST(flat_limits)
 }
 END_TEST
 
+/* Dealt out one sub-partition after the other. */
+static void check_interleaved(uint32_t dp, uint64_t total, uint64_t part)
+{
+	uint32_t cuts = (uint32_t)((total + part * dp - 1) / (part * dp));
+	struct cfs_interleaved il;
+	uint64_t seen = 0;
+
+	ck_assert_int_eq(cfs_interleaved_init(&il, dp, total, cuts, part), 0);
+	for (uint32_t cut = 0; cut < cuts; cut++)
+		for (uint32_t r = 0; r < dp; r++) {
+			uint64_t real = 0;
+
+			for (uint64_t i = 0; i < part; i++)
+				real += seen++ < total;
+			ck_assert_uint_eq(cfs_interleaved_valid(&il, r, cut),
+					  real);
+		}
+	ck_assert_int_eq(cfs_interleaved_init(&il, dp, total, cuts + 1, part),
+			 -EINVAL);
+	ck_assert_int_eq(cfs_interleaved_init(&il, dp, total, cuts - 1, part),
+			 -EINVAL);
+}
+
+START_TEST(interleaved)
+{
+	struct cfs_interleaved il;
+
+	for (uint32_t dp = 1; dp <= 7; dp++)
+		for (uint64_t total = 1; total <= 60; total++)
+			for (uint64_t part = 1; part <= total; part++)
+				check_interleaved(dp, total, part);
+	ck_assert_int_eq(cfs_interleaved_init(&il, 0, 1, 1, 1), -EINVAL);
+	ck_assert_int_eq(cfs_interleaved_init(&il, 3, 1, 1, UINT64_MAX),
+			 -EOVERFLOW);
+	ck_assert_int_eq(cfs_interleaved_init(&il, 1, 1, 2, UINT64_MAX),
+			 -EOVERFLOW);
+}
+END_TEST
+
 /* Numbers that DeepSpeed itself wrote for a model of 71 + 9 elements. */
 START_TEST(flat_known)
 {
@@ -208,6 +247,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, flat_exhaustive);
 	tcase_add_test(tc, flat_limits);
 	tcase_add_test(tc, flat_known);
+	tcase_add_test(tc, interleaved);
 	tcase_add_test(tc, param_pad);
 	tcase_add_test(tc, round_robin);
 	tcase_add_test(tc, zero3_random);

@@ -7,8 +7,10 @@
 #include "store/util/error.h"
 #include "tests/test.h"
 
-static const struct cfs_model_facts unknown = {
-	.gated = -1, .parallel_residual = -1, .qkv_in_parts = -1};
+static const struct cfs_model_facts unknown = {.gated = -1,
+					       .parallel_residual = -1,
+					       .qkv_in_parts = -1,
+					       .output_columns = -1};
 
 /* The answer, with why not in @err. */
 static int ask(enum cfs_rule_kind kind, const struct cfs_model_facts *facts,
@@ -156,10 +158,60 @@ START_TEST(vocabularies)
 				 0);
 		ck_assert_uint_eq(to.shape[0], 512);
 	}
+	expect(CFS_RULE_VOCAB, &facts, 200, 3, 1, 1,
+	       WHOLE(CFS_TP_SAME, 200, 3));
+	/* what a converter left is padded again, by as many ranks, too */
+	facts.padding_cut = true;
+	expect(CFS_RULE_VOCAB, &facts, 256, 3, 1, 1,
+	       WHOLE(CFS_TP_SAME, 256, 3));
+	for (uint32_t tp = 1; tp < 5; tp++) {
+		struct cfs_tp_layout from, to;
+
+		ck_assert_int_eq(ask(CFS_RULE_VOCAB, &facts, 200, 3, 1, tp,
+				     &from, &to, NULL),
+				 0);
+		ck_assert_uint_eq(from.shape[0], 200);
+		ck_assert_uint_eq(to.shape[0], tp < 3 ? 256 : tp * 128);
+	}
+	facts.padding_cut = false;
 	facts.vocabulary = 200;
 	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "200");
 	facts.vocabulary = 513;
 	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "513");
+}
+END_TEST
+
+/* What makes words: rows or columns, by its shape or as told. */
+START_TEST(outputs)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_tp_layout from, to;
+
+	facts.divisible_by = 8;
+	facts.vocabulary = 13;
+	facts.hidden = 6;
+	expect(CFS_RULE_OUTPUT, &facts, 8, 6, 2, 1, CUT(0, 16, 6, 1, 16));
+	expect(CFS_RULE_OUTPUT, &facts, 16, 3, 2, 1, CUT(1, 16, 6, 1, 6));
+	refuse(-EINVAL, CFS_RULE_OUTPUT, &facts, 16, 2, 2, 1, "2 columns");
+	refuse(-EINVAL, CFS_RULE_OUTPUT, &facts, 16, 0, 2, 1, "dimensions");
+	refuse(-ENOTSUP, CFS_RULE_OUTPUT, &facts, 16, 6, 1, 2, "vocab-columns");
+	facts.output_columns = 0;
+	expect(CFS_RULE_OUTPUT, &facts, 16, 6, 1, 2, CUT(0, 16, 6, 1, 16));
+	facts.output_columns = 1;
+	expect(CFS_RULE_OUTPUT, &facts, 16, 6, 1, 2, CUT(1, 16, 6, 1, 6));
+	refuse(-EINVAL, CFS_RULE_OUTPUT, &facts, 16, 6, 1, 4, "4 ranks");
+	/* of several ranks the shape counts, not what is told */
+	expect(CFS_RULE_OUTPUT, &facts, 8, 6, 2, 1, CUT(0, 16, 6, 1, 16));
+	facts.hidden = 0;
+	expect(CFS_RULE_OUTPUT, &facts, 16, 3, 2, 1, CUT(1, 16, 6, 1, 6));
+	/* the padding is that of as many ranks */
+	ck_assert_int_eq(ask(CFS_RULE_VOCAB_COLUMNS, &facts, 16, 6, 1, 3, &from,
+			     &to, NULL),
+			 0);
+	ck_assert_uint_eq(to.shape[0], 24);
+	ck_assert_uint_eq(to.shape[1], 6);
+	refuse(-ENOTSUP, CFS_RULE_VOCAB_COLUMNS, &unknown, 16, 6, 1, 2,
+	       "padded");
 }
 END_TEST
 
@@ -228,6 +280,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, heads);
 	tcase_add_test(tc, mlps_and_biases);
 	tcase_add_test(tc, vocabularies);
+	tcase_add_test(tc, outputs);
 	tcase_add_test(tc, wholes);
 	tcase_add_test(tc, names);
 	suite_add_tcase(s, tc);

@@ -157,7 +157,8 @@ START_TEST(cuts)
 }
 END_TEST
 
-/* Rows that a vocabulary gets are zero, rows it loses are gone. */
+/* Rows that a vocabulary gets are zero, rows it loses are gone, whichever
+ * dimension is cut. */
 START_TEST(vocabularies)
 {
 	static float padded[NUMEL_MAX], got[NUMEL_MAX], want[NUMEL_MAX];
@@ -171,17 +172,22 @@ START_TEST(vocabularies)
 					       .tp = sizes[pick(0, 4)],
 					       .dtype = CFS_F32};
 		struct cfs_tp_layout to;
-		uint64_t cols = pick(1, 7), rows = 12 * pick(1, 6);
+		bool columns = pick(0, 1);
+		uint64_t cols = columns ? 12 * pick(1, 3) : pick(1, 7);
+		uint64_t rows = columns ? pick(1, 9) : 12 * pick(1, 6);
 
 		bed_open(&w.bed);
-		w.from = (struct cfs_tp_layout){.kind = CFS_TP_CUT,
-						.ndim = 2,
-						.shape = {rows, cols},
-						.n_parts = 1,
-						.parts = {rows}};
+		w.from = (struct cfs_tp_layout){
+			.kind = CFS_TP_CUT,
+			.ndim = 2,
+			.shape = {rows, cols},
+			.dim = columns,
+			.n_parts = 1,
+			.parts = {columns ? cols : rows}};
 		open_world(&w, source.tp);
 		to = w.from;
-		to.shape[0] = to.parts[0] = 12 * pick(1, 6);
+		to.shape[0] = columns ? pick(1, 9) : 12 * pick(1, 6);
+		to.parts[0] = columns ? cols : to.shape[0];
 		memset(padded, 0, sizeof(padded));
 		memcpy(padded, w.global,
 		       CFS_MIN(rows, to.shape[0]) * cols * sizeof(float));

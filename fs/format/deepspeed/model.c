@@ -10,6 +10,7 @@
 
 #include "fs/format/deepspeed/patterns.h"
 #include "fs/format/deepspeed/remodel.h"
+#include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
 
 struct collecting {
@@ -118,7 +119,8 @@ static void keep_whole(const struct cfs_param *p, struct cfs_ds_whole *w)
 }
 
 /* For one rank that has all.  Where there is one already, and the loading job
- * will have one or as many as now, what is not known does no harm. */
+ * will have one, what is not known does no harm; the same of row biases where
+ * it has as many as now. */
 static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 			 struct cfs_ds_whole *w)
 {
@@ -135,18 +137,14 @@ static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 			   c->target->tp, &w->from, &w->to, &why);
 	if (r == -ENOTSUP && same_size &&
 	    (w->rule->kind == CFS_RULE_ROW_BIAS ||
-	     (tp == 1 && c->target->tp_named))) {
+	     (tp == 1 && p->ndim < CFS_TP_DIMS_MAX))) {
+		w->uncut = w->rule->kind != CFS_RULE_ROW_BIAS;
 		keep_whole(p, w);
 		return 0;
 	}
-	if (r < 0)
-		return cfs_fail(c->err, r, "parameter %s: %s%s", p->name,
-				why.text,
-				r == -ENOTSUP && tp == 1 && same_size
-					? "; or name the only size it is to "
-					  "be loaded at (tp1)"
-					: "");
-	return 0;
+	return r < 0 ? cfs_fail(c->err, r, "parameter %s: %s", p->name,
+				why.text)
+		     : 0;
 }
 
 static bool may_be_share(const struct collecting *c,
@@ -184,6 +182,9 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
+	if (c->target->like && w->rule->kind == CFS_RULE_VOCAB)
+		c->model->facts.rows = cfs_ds_template_rows(
+			c->target->like, c->model->family, &w->name);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
 			    c->target->tp, &w->from, &w->to, c->err);
 	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;
@@ -304,6 +305,7 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 	}
 	if (out->family)
 		out->family->facts(step, &out->facts);
+	out->facts.padding_cut = step->only_masters;
 	if (target->vocabulary)
 		out->facts.vocabulary = target->vocabulary;
 	if (target->qkv_in_parts >= 0) {

@@ -14,7 +14,7 @@
 
 static const struct cfs_rule rules[] = {
 	{"word_embeddings.weight", CFS_RULE_VOCAB, 0, NULL, false},
-	{"final_linear.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"final_linear.weight", CFS_RULE_OUTPUT, 0, NULL, false},
 	{"position_embeddings.weight", CFS_RULE_SAME, 0, NULL, false},
 	{"attention.query_key_value.*", CFS_RULE_QKV, 0, NULL, false},
 	{"attention.dense.weight", CFS_RULE_COLUMNS, 0, NULL, false},
@@ -76,6 +76,26 @@ static int gated(const struct cfs_param *up, const struct cfs_param *down)
 	return up->shape[0] == 2 * down->shape[1] ? 1 : -1;
 }
 
+/*
+ * output_layer_parallelism, 1: row.  Since 2023-05-02 there is only column;
+ * before that row was the default, so that a release of between can only be
+ * told by the configuration.
+ */
+static int output_columns(const struct cfs_ds_step *step)
+{
+	const char *version = step->base.writer_version;
+	const char *how =
+		cfs_ds_neox_config_str(step, "output_layer_parallelism");
+
+	if (how)
+		return !strcmp(how, "row")	? 1
+		       : !strcmp(how, "column") ? 0
+						: -1;
+	if (version && cfs_ds_version_cmp(version, "0.9.2") >= 0)
+		return 0;
+	return !version && step->neox_config ? 1 : -1;
+}
+
 static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 {
 	const struct cfs_node *args =
@@ -84,7 +104,8 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 	*out = (struct cfs_model_facts){
 		.parallel_residual =
 			cfs_ds_neox_config_flag(step, "gpt_j_residual"),
-		.qkv_in_parts = -1};
+		.qkv_in_parts = -1,
+		.output_columns = output_columns(step)};
 	(void)cfs_node_as_u64(cfs_node_get(args, "hidden_size"), &out->hidden);
 	(void)cfs_node_as_u64(cfs_node_get(args, "num_attention_heads"),
 			      &out->heads);

@@ -5,6 +5,8 @@
  *   files    versions, parsing, threads
  *   layout   param_shapes and the first rank's optimizer file -> units: what
  *            flat tensors there are, in which order parameters lie in them
+ *   fit      whether the tensors there are can hold what param_shapes list
+ *   members  which group a parameter is in, where param_shapes do not say it
  *   agree    whether all files are of one save
  *   part     one rank's optimizer file -> where its flat tensors lie
  *   build    layout + parts -> catalogue
@@ -71,11 +73,6 @@ CFS_MUST_CHECK int cfs_ds_files_settle(struct cfs_ds_step *step,
 				       const struct cfs_ds_list *list,
 				       const struct cfs_ds_names *names,
 				       struct cfs_error *err);
-/* The open file behind row @index; cfs_filepool_put() it. */
-CFS_MUST_CHECK int cfs_ds_open(const struct cfs_step *step, uint32_t index,
-			       struct cfs_file **file_out,
-			       struct cfs_error *err);
-
 /* ---- read_layout.c ---- */
 
 struct cfs_ds_shape {
@@ -97,8 +94,11 @@ struct cfs_ds_unit {
 	/* own[j]: which of shapes[] is the group's j-th if round robin is on */
 	uint32_t *own;
 	struct cfs_flat flat;	/* stages 1 and 2, BF16_Optimizer */
-	uint64_t len;		/* elements each rank holds */
+	uint64_t len;		/* elements each rank holds, of each cut */
 	struct cfs_node *state; /* first rank's state dict, or NULL */
+	/* Interleaved: how often each rank holds a piece; else 1. */
+	struct cfs_interleaved il;
+	uint32_t cuts, first_cut; /* counted over the units before */
 };
 
 /* The flat tensor of one role on one rank. */
@@ -110,7 +110,7 @@ struct cfs_ds_piece {
 
 /* One dp rank's file. */
 struct cfs_ds_part {
-	struct cfs_ds_piece *pieces;	/* [unit * n_roles + role] */
+	struct cfs_ds_piece *pieces;	/* cfs_ds_piece_of() */
 	bool mapped;			/* has param_slice_mappings */
 	bool maps_plain, maps_shuffled; /* which orders they agree with */
 };
@@ -128,11 +128,59 @@ struct cfs_ds_layout {
 	uint32_t n_roles;
 	struct cfs_ds_part *parts; /* dp */
 	bool aligned;		   /* some parameter is padded */
+	bool interleaved;	   /* stage 1 up to 0.3.16 */
 };
+
+/* What rank @dp has of @role as its @cut-th of unit @u. */
+static inline struct cfs_ds_piece *
+cfs_ds_piece_of(const struct cfs_ds_layout *layout, uint32_t dp, uint32_t u,
+		uint32_t cut, uint32_t role)
+{
+	return &layout->parts[dp]
+			.pieces[(size_t)(layout->units[u].first_cut + cut) *
+					layout->n_roles +
+				role];
+}
 
 CFS_MUST_CHECK int cfs_ds_layout_read(struct cfs_ds_layout *layout,
 				      struct cfs_error *err);
 void cfs_ds_layout_fini(struct cfs_ds_layout *layout);
+
+/* ---- read_fit.c ---- */
+
+/* Do the first rank's tensors of unit @u hold @total elements?  Fills in how
+ * they are cut; -EINVAL if they do not. */
+CFS_MUST_CHECK int cfs_ds_fit(struct cfs_ds_layout *layout, uint32_t u,
+			      uint64_t total, struct cfs_error *err);
+
+/* ---- read_members.c ---- */
+
+/* One dictionary of all groups' @shapes as a list of one each, in flat order;
+ * -ENOTSUP where that is not certain. */
+CFS_MUST_CHECK int cfs_ds_members(struct cfs_ds_layout *layout,
+				  const struct cfs_node *shapes,
+				  struct cfs_node **list_out,
+				  struct cfs_error *err);
+/* Once all is read: where a rule alone said who is a member, weights must be
+ * the rounded masters. */
+CFS_MUST_CHECK int cfs_ds_members_prove(const struct cfs_ds_step *step,
+					uint32_t mp, struct cfs_error *err);
+
+/* ---- read_unnamed.c ---- */
+
+/* Does the rank's model file hold what its optimizer file does? */
+bool cfs_ds_is_twice(const struct cfs_ds_rank *rank);
+/* param_shapes as they would be, where the step has none: BF16_Optimizer in
+ * stage 0 of a pipeline.  -ENOTSUP where they cannot be told. */
+CFS_MUST_CHECK int cfs_ds_unnamed_shapes(const struct cfs_ds_layout *layout,
+					 struct cfs_node **shapes_out,
+					 struct cfs_error *err);
+
+/* ---- read_part.c ---- */
+
+/* fragment_address{numel, start} */
+bool cfs_ds_fragment(const struct cfs_node *node, uint64_t *numel,
+		     uint64_t *start);
 
 /* ---- read_roles.c ---- */
 
@@ -143,12 +191,16 @@ CFS_MUST_CHECK int cfs_ds_read_roles(struct cfs_ds_layout *layout,
 /* Its role index, or 0 when there is none. */
 uint32_t cfs_ds_layout_role(const struct cfs_ds_layout *layout,
 			    const char *name);
-/* State dict of a unit in an inner optimizer dict, or NULL. */
+/* State dict of a unit's piece in an inner optimizer dict, or NULL. */
 struct cfs_node *cfs_ds_unit_state(const struct cfs_ds_layout *layout,
-				   const struct cfs_node *inner, uint32_t unit);
+				   const struct cfs_node *inner, uint32_t unit,
+				   uint32_t cut);
 struct cfs_node *cfs_ds_unit_master(const struct cfs_ds_layout *layout,
-				    const struct cfs_node *inner,
-				    uint32_t unit);
+				    const struct cfs_node *inner, uint32_t unit,
+				    uint32_t cut);
+/* The list of master weights, by unit. */
+struct cfs_node *cfs_ds_masters(const struct cfs_ds_layout *layout,
+				const struct cfs_node *inner);
 /* The torch state dict inside, or NULL. */
 struct cfs_node *cfs_ds_base_state(const struct cfs_ds_layout *layout,
 				   const struct cfs_node *inner);
@@ -227,6 +279,12 @@ CFS_MUST_CHECK int cfs_ds_layers_read(struct cfs_ds_step *step,
 
 CFS_MUST_CHECK int cfs_ds_stage0_read(struct cfs_ds_step *step, uint32_t mp,
 				      struct cfs_error *err);
+
+/* ---- stage0_layers.c ---- */
+
+/* Do the ranks' optimizers, all read, go together? */
+CFS_MUST_CHECK int cfs_ds_stage0_agree(const struct cfs_ds_step *step,
+				       struct cfs_error *err);
 
 /* ---- read_facts.c ---- */
 

@@ -101,7 +101,8 @@ static int refuse_leftovers(const struct cfs_ds_rank *rank,
 	const struct cfs_node *shapes = cfs_node_get(root, "param_shapes");
 
 	if (!rank->n_optim || cfs_node_is_seq(shapes) ||
-	    !cfs_node_is_map(cfs_node_get(root, "optimizer")))
+	    !cfs_node_is_map(cfs_node_get(root, "optimizer")) ||
+	    cfs_ds_is_twice(rank))
 		return 0;
 	return cfs_fail(err, -EINVAL,
 			"%s holds the whole optimizer, %s a part of one: two "
@@ -257,6 +258,7 @@ int cfs_ds_agree_models(struct cfs_ds_step *step, struct cfs_error *err)
 static const char *const own_keys[] = {"base_optimizer_state",
 				       "optimizer_state_dict",
 				       "single_partition_of_fp32_groups",
+				       "local_sub_partitions_of_fp32_groups",
 				       "fp32_flat_groups",
 				       "param_slice_mappings",
 				       "group_paddings",

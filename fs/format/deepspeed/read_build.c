@@ -94,18 +94,12 @@ static int add_params(struct cfs_ds_layout *layout, struct cfs_ds_unit *unit,
 	return 0;
 }
 
-static const struct cfs_ds_piece *piece_of(const struct cfs_ds_layout *layout,
-					   uint32_t dp, uint32_t u,
-					   uint32_t role)
-{
-	return &layout->parts[dp].pieces[u * layout->n_roles + role];
-}
-
 /* The part of @s that rank @dp holds: elements [*from, *to) of the parameter
- * start at element *at of the rank's flat tensor. */
+ * start at element *at of the rank's flat tensor, or its @cut-th. */
 static bool share(const struct cfs_ds_layout *layout,
 		  const struct cfs_ds_unit *unit, const struct cfs_ds_shape *s,
-		  uint32_t dp, uint64_t *from, uint64_t *to, uint64_t *at)
+		  uint32_t dp, uint32_t cut, uint64_t *from, uint64_t *to,
+		  uint64_t *at)
 {
 	uint64_t begin;
 
@@ -117,7 +111,7 @@ static bool share(const struct cfs_ds_layout *layout,
 		*at = s->pos;
 		return *from < *to;
 	}
-	begin = unit->len * dp;
+	begin = unit->len * ((uint64_t)cut * layout->dp + dp);
 	if (s->pos >= begin + unit->len || s->pos + s->numel <= begin)
 		return false;
 	*from = CFS_MAX(s->pos, begin) - s->pos;
@@ -128,16 +122,17 @@ static bool share(const struct cfs_ds_layout *layout,
 
 static int add_share(struct cfs_ds_layout *layout, struct cfs_catalogue *cat,
 		     uint32_t u, const struct cfs_ds_shape *s, uint32_t role,
-		     uint32_t dp)
+		     uint32_t dp, uint32_t cut)
 {
 	const struct cfs_ds_unit *unit = &layout->units[u];
-	const struct cfs_ds_piece *piece = piece_of(layout, dp, u, role);
+	const struct cfs_ds_piece *piece =
+		cfs_ds_piece_of(layout, dp, u, cut, role);
 	uint64_t from, to, at;
 	struct cfs_extent e;
 	int r;
 
 	r = cfs_catalogue_set_dtype(cat, s->param, role, piece->dtype);
-	if (r < 0 || !share(layout, unit, s, dp, &from, &to, &at))
+	if (r < 0 || !share(layout, unit, s, dp, cut, &from, &to, &at))
 		return r;
 	if (at + (to - from) > piece->numel)
 		return -EINVAL;
@@ -155,12 +150,13 @@ static int add_role(struct cfs_ds_layout *layout, struct cfs_catalogue *cat,
 {
 	const struct cfs_ds_unit *unit = &layout->units[u];
 
-	if (!piece_of(layout, 0, u, role)->dtype)
+	if (!cfs_ds_piece_of(layout, 0, u, 0, role)->dtype)
 		return 0;
 	for (uint32_t i = 0; i < unit->n; i++) {
-		for (uint32_t dp = 0; dp < layout->dp; dp++) {
+		for (uint32_t k = 0; k < unit->cuts * layout->dp; k++) {
+			uint32_t dp = k % layout->dp;
 			int r = add_share(layout, cat, u, &unit->shapes[i],
-					  role, dp);
+					  role, dp, k / layout->dp);
 
 			if (r < 0)
 				return cfs_fail(

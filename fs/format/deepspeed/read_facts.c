@@ -230,6 +230,12 @@ int cfs_ds_read_stage(struct cfs_ds_step *step, struct cfs_error *err)
 		t->zero_stage = 3;
 		return 0;
 	}
+	/* Stage 1 of its own, which says so only in its elastic form. */
+	if (cfs_node_get(rank->optim_state,
+			 "local_sub_partitions_of_fp32_groups")) {
+		t->zero_stage = 1;
+		return 0;
+	}
 	/* Until 0.5.10 or so the optimizer said 2 in stage 1 as well. */
 	if ((!stage_of(cfs_ds_config_get(step->ds_config,
 					 "zero_optimization.stage"),

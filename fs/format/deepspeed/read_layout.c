@@ -25,12 +25,11 @@ static int read_class(struct cfs_ds_layout *layout, struct cfs_error *err)
 	if (!cfs_node_is_map(inner))
 		return refuse(layout, -EBADMSG, err,
 			      "optimizer_state_dict is no dictionary");
-	if (cfs_node_get(inner, "local_sub_partitions_of_fp32_groups"))
-		return refuse(layout, -ENOTSUP, err,
-			      "local_sub_partitions_of_fp32_groups: stage 1 as "
-			      "DeepSpeed up to 0.3.16 interleaved it is not "
-			      "supported");
-	if (cfs_node_get(inner, "fp32_flat_groups"))
+	layout->interleaved =
+		cfs_node_get(inner, "local_sub_partitions_of_fp32_groups");
+	if (layout->interleaved)
+		layout->cls = CFS_OPT_ZERO12;
+	else if (cfs_node_get(inner, "fp32_flat_groups"))
 		layout->cls = CFS_OPT_ZERO3;
 	else if (!cfs_node_get(inner, "single_partition_of_fp32_groups"))
 		return refuse(layout, -ENOTSUP, err,
@@ -167,71 +166,6 @@ static int place_params(struct cfs_ds_layout *layout, struct cfs_ds_unit *unit,
 	return 0;
 }
 
-/* ---- sizes ---- */
-
-static int master_numel(const struct cfs_ds_layout *layout, uint32_t u,
-			uint64_t *out, struct cfs_error *err)
-{
-	struct cfs_torch_tensor t;
-	int r = cfs_torch_tensor_get(
-		cfs_ds_unit_master(layout, layout->rank->optim_state, u), &t);
-
-	if (r < 0 || t.ndim != 1)
-		return refuse(layout, r < 0 && r != -ENOENT ? r : -EBADMSG, err,
-			      "the master weights of group %u are no flat "
-			      "tensor",
-			      u);
-	*out = t.numel;
-	return 0;
-}
-
-/* Stages 1 and 2 align to 2 * dp; stage 2 before 0.3.17 to dp alone.  The
- * first rank's length tells, stripped of padding or not. */
-static int fit_flat(struct cfs_ds_layout *layout, uint32_t u, uint64_t total,
-		    struct cfs_error *err)
-{
-	struct cfs_ds_unit *unit = &layout->units[u];
-	uint64_t numel = 0;
-	int r = master_numel(layout, u, &numel, err);
-
-	if (r < 0)
-		return r;
-	for (uint32_t factor = 2; factor; factor--) {
-		r = cfs_flat_init(&unit->flat, layout->dp, total, factor);
-		if (r < 0)
-			return r;
-		unit->len = unit->flat.part;
-		if (numel == unit->flat.part ||
-		    (layout->cls == CFS_OPT_ZERO12 &&
-		     numel == cfs_flat_valid(&unit->flat, 0)))
-			return 0;
-	}
-	return refuse(
-		layout, -EINVAL, err,
-		"group %u: param_shapes of %llu elements over %u ranks do "
-		"not make the %llu master weights here",
-		u, (unsigned long long)total, layout->dp,
-		(unsigned long long)numel);
-}
-
-static int fit_zero3(struct cfs_ds_layout *layout, uint32_t u, uint64_t total,
-		     struct cfs_error *err)
-{
-	uint64_t numel = 0;
-	int r = master_numel(layout, u, &numel, err);
-
-	if (r < 0)
-		return r;
-	layout->units[u].len = total;
-	if (numel == total)
-		return 0;
-	return refuse(layout, -EINVAL, err,
-		      "sub-group %u: param_shapes over %u ranks make %llu "
-		      "elements a rank, not the %llu here",
-		      u, layout->dp, (unsigned long long)total,
-		      (unsigned long long)numel);
-}
-
 /* ---- groups ---- */
 
 /* Stage 3: `params` of each group lists its sub-groups, counted through. */
@@ -315,6 +249,39 @@ static int check_count(const struct cfs_ds_layout *layout,
 	return 0;
 }
 
+/* Of interleaved groups each rank has several sub-partitions. */
+static int count_cuts(struct cfs_ds_layout *layout, struct cfs_error *err)
+{
+	const struct cfs_node *inner = layout->rank->optim_state;
+	const struct cfs_node *counts =
+		cfs_node_get(inner, "num_comm_intervals_per_group");
+	uint32_t next = 0;
+
+	for (uint32_t u = 0; u < layout->n_units; u++) {
+		struct cfs_ds_unit *unit = &layout->units[u];
+		uint64_t count;
+
+		unit->first_cut = next;
+		unit->cuts = 1;
+		if (layout->interleaved)
+			unit->cuts = cfs_seq_node_count(cfs_seq_node_item(
+				cfs_ds_masters(layout, inner), u));
+		next += unit->cuts;
+		if (!unit->cuts)
+			return refuse(layout, -EINVAL, err,
+				      "group %u has no sub-partitions", u);
+		if (layout->interleaved && counts &&
+		    (!cfs_node_as_u64(cfs_seq_node_item(counts, u), &count) ||
+		     count != unit->cuts))
+			return refuse(layout, -EINVAL, err,
+				      "group %u has %u sub-partitions, which "
+				      "is not what "
+				      "num_comm_intervals_per_group says",
+				      u, unit->cuts);
+	}
+	return 0;
+}
+
 /* ---- all together ---- */
 
 static int read_unit(struct cfs_ds_layout *layout, uint32_t u,
@@ -334,18 +301,18 @@ static int read_unit(struct cfs_ds_layout *layout, uint32_t u,
 	r = place_params(layout, unit, &total);
 	if (r < 0)
 		return r;
-	r = layout->cls == CFS_OPT_ZERO3 ? fit_zero3(layout, u, total, err)
-					 : fit_flat(layout, u, total, err);
+	r = cfs_ds_fit(layout, u, total, err);
 	if (r < 0)
 		return r;
-	unit->state = cfs_ds_unit_state(layout, layout->rank->optim_state, u);
+	unit->state =
+		cfs_ds_unit_state(layout, layout->rank->optim_state, u, 0);
 	r = cfs_ds_read_roles(layout, unit, err);
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", optim_name(layout)) : 0;
 }
 
 /* param_shapes: in model states, in 0.3.14 and a little later beside the
  * optimizer; a list, except where it is one dictionary of everything. */
-static int find_shapes(const struct cfs_ds_layout *layout,
+static int find_shapes(struct cfs_ds_layout *layout,
 		       struct cfs_node **shapes_out, struct cfs_error *err)
 {
 	struct cfs_node *shapes =
@@ -353,15 +320,20 @@ static int find_shapes(const struct cfs_ds_layout *layout,
 
 	if (!shapes || cfs_node_is_none(shapes))
 		shapes = cfs_node_get(layout->rank->optim_root, "param_shapes");
+	if (!cfs_node_is_map(shapes) && !cfs_node_is_seq(shapes) &&
+	    cfs_ds_is_twice(layout->rank))
+		return cfs_ds_unnamed_shapes(layout, shapes_out, err);
 	if (!cfs_node_is_map(shapes) && !cfs_node_is_seq(shapes))
 		return cfs_fail(err, -ENOTSUP,
 				"%s: no param_shapes, so the order of the "
 				"parameters is not known",
 				layout->rank->model[0].name);
+	if (cfs_node_is_map(shapes) && layout->cls != CFS_OPT_ZERO3)
+		return cfs_ds_members(layout, shapes, shapes_out, err);
 	if (cfs_node_is_map(shapes) && layout->n_units != 1)
 		return cfs_fail(err, -ENOTSUP,
 				"%s: param_shapes of an old release does not "
-				"tell which of %u groups a parameter is in",
+				"tell which of %u sub-groups a parameter is in",
 				layout->rank->model[0].name, layout->n_units);
 	if (cfs_node_is_seq(shapes) &&
 	    cfs_seq_node_count(shapes) != layout->n_units)
@@ -376,7 +348,8 @@ static int find_shapes(const struct cfs_ds_layout *layout,
 
 static int parts_new(struct cfs_ds_layout *layout)
 {
-	size_t n = (size_t)layout->n_units * layout->n_roles;
+	const struct cfs_ds_unit *last = &layout->units[layout->n_units - 1];
+	size_t n = (size_t)(last->first_cut + last->cuts) * layout->n_roles;
 
 	layout->parts = calloc(layout->dp, sizeof(*layout->parts));
 	if (!layout->parts)
@@ -406,17 +379,17 @@ int cfs_ds_layout_read(struct cfs_ds_layout *layout, struct cfs_error *err)
 	r = read_class(layout, err);
 	if (r < 0)
 		return r;
-	layout->n_units = cfs_seq_node_count(cfs_node_get(
-		inner, layout->cls == CFS_OPT_ZERO3
-			       ? "fp32_flat_groups"
-			       : "single_partition_of_fp32_groups"));
+	layout->n_units = cfs_seq_node_count(cfs_ds_masters(layout, inner));
 	if (!layout->n_units)
 		return refuse(layout, -ENOTSUP, err, "no master weights");
 	layout->units = cfs_arena_alloc(
 		layout->arena, layout->n_units * sizeof(*layout->units));
 	if (!layout->units)
 		return -ENOMEM;
-	r = check_count(layout, cfs_node_get(inner, "partition_count"), err);
+	r = count_cuts(layout, err);
+	if (!r)
+		r = check_count(layout, cfs_node_get(inner, "partition_count"),
+				err);
 	if (!r)
 		r = read_groups(layout, err);
 	if (!r)

@@ -110,14 +110,18 @@ struct reading {
 	struct cfs_error *err;
 };
 
-/* A flat tensor of unit @u: [least, unit->len] elements. */
-static int read_piece(const struct reading *rd, uint32_t u, uint32_t role,
-		      const struct cfs_node *node, uint64_t least)
+/* How many elements of a flat tensor this rank must have, and may have. */
+struct range {
+	uint64_t least, most;
+};
+
+static int read_piece(const struct reading *rd, uint32_t u, uint32_t cut,
+		      uint32_t role, const struct cfs_node *node,
+		      struct range range)
 {
-	const struct cfs_ds_unit *unit = &rd->layout->units[u];
 	const char *name = rd->layout->roles[role];
 	struct cfs_ds_piece *piece =
-		&rd->part->pieces[u * rd->layout->n_roles + role];
+		cfs_ds_piece_of(rd->layout, rd->dp, u, cut, role);
 	struct cfs_torch_tensor t;
 	uint64_t off = 0;
 	int r;
@@ -126,12 +130,12 @@ static int read_piece(const struct reading *rd, uint32_t u, uint32_t role,
 	if (r < 0 || t.ndim != 1 || !t.contiguous || !t.storage)
 		return cfs_fail(rd->err, r == -ENOTSUP ? r : -EBADMSG,
 				"%s of group %u is no flat tensor", name, u);
-	if (t.numel < least || t.numel > unit->len)
+	if (t.numel < range.least || t.numel > range.most)
 		return cfs_fail(rd->err, -EINVAL,
 				"%s of group %u has %llu elements instead of "
 				"%llu",
 				name, u, (unsigned long long)t.numel,
-				(unsigned long long)unit->len);
+				(unsigned long long)range.most);
 	if (!cfs_dtype_size(t.dtype) || t.dtype == CFS_DTYPE_OTHER)
 		return cfs_fail(rd->err, -ENOTSUP,
 				"%s of group %u: data type not supported", name,
@@ -149,22 +153,28 @@ static int read_piece(const struct reading *rd, uint32_t u, uint32_t role,
 	return 0;
 }
 
-/* How many elements of a unit's state this rank must have. */
-static uint64_t least_elements(const struct reading *rd, uint32_t u, bool state)
+/* Interleaved ones are all stripped or all padded, which proves the total. */
+static struct range elements_of(const struct reading *rd, uint32_t u,
+				uint32_t cut, bool state)
 {
 	const struct cfs_ds_layout *layout = rd->layout;
 	const struct cfs_ds_unit *unit = &layout->units[u];
+	struct range range = {unit->len, unit->len};
 
-	if (layout->cls != CFS_OPT_ZERO12 || (state && !layout->step->elastic))
-		return unit->len;
-	return cfs_flat_valid(&unit->flat, rd->dp);
+	if (layout->interleaved && layout->step->elastic)
+		range.least = range.most =
+			cfs_interleaved_valid(&unit->il, rd->dp, cut);
+	else if (!layout->interleaved && layout->cls == CFS_OPT_ZERO12 &&
+		 (!state || layout->step->elastic))
+		range.least = cfs_flat_valid(&unit->flat, rd->dp);
+	return range;
 }
 
-static int read_state(const struct reading *rd, uint32_t u)
+static int read_state(const struct reading *rd, uint32_t u, uint32_t cut)
 {
 	const struct cfs_ds_unit *unit = &rd->layout->units[u];
 	const struct cfs_node *state =
-		cfs_ds_unit_state(rd->layout, rd->inner, u);
+		cfs_ds_unit_state(rd->layout, rd->inner, u, cut);
 	uint32_t n = cfs_map_node_count(unit->state);
 
 	if (cfs_map_node_count(state) != n)
@@ -187,9 +197,9 @@ static int read_state(const struct reading *rd, uint32_t u)
 			return r;
 		role = r ? cfs_ds_layout_role(rd->layout, name) : 0;
 		if (role)
-			r = read_piece(rd, u, role, value,
-				       least_elements(rd, u, true));
-		else if (rd->dp &&
+			r = read_piece(rd, u, cut, role, value,
+				       elements_of(rd, u, cut, true));
+		else if ((rd->dp || cut) &&
 			 !cfs_ds_same_value(first, rd->file0, value, rd->file))
 			r = cfs_fail(rd->err, -EINVAL,
 				     "optimizer state %s of group %u differs "
@@ -205,9 +215,8 @@ static int read_state(const struct reading *rd, uint32_t u)
 
 /* ---- param_slice_mappings ---- */
 
-/* fragment_address{numel, start} */
-static bool read_fragment(const struct cfs_node *node, uint64_t *numel,
-			  uint64_t *start)
+bool cfs_ds_fragment(const struct cfs_node *node, uint64_t *numel,
+		     uint64_t *start)
 {
 	if (!node || node->kind != CFS_NODE_OBJECT)
 		return false;
@@ -249,11 +258,35 @@ static bool map_agrees(const struct reading *rd, uint32_t u,
 		cfs_map_node_pair(map, at++, &key, &value);
 		name = cfs_node_as_str(key);
 		if (!name || strcmp(name, s->name) != 0 ||
-		    !read_fragment(value, &numel, &start) ||
+		    !cfs_ds_fragment(value, &numel, &start) ||
 		    start != a - begin || numel != b - a)
 			return false;
 	}
 	return at == n;
+}
+
+/* The same number of pieces as on the first rank, and each of them. */
+static int read_unit(const struct reading *rd, uint32_t u)
+{
+	const struct cfs_ds_layout *layout = rd->layout;
+	const struct cfs_node *list =
+		cfs_seq_node_item(cfs_ds_masters(layout, rd->inner), u);
+	uint32_t cuts = layout->units[u].cuts;
+	int r = 0;
+
+	if (layout->interleaved && cfs_seq_node_count(list) != cuts)
+		return cfs_fail(rd->err, -EINVAL,
+				"group %u has %u sub-partitions, %u on the "
+				"first rank",
+				u, cfs_seq_node_count(list), cuts);
+	for (uint32_t cut = 0; !r && cut < cuts; cut++) {
+		r = read_piece(rd, u, cut, CFS_ROLE_MASTER,
+			       cfs_ds_unit_master(layout, rd->inner, u, cut),
+			       elements_of(rd, u, cut, false));
+		if (!r)
+			r = read_state(rd, u, cut);
+	}
+	return r;
 }
 
 static void read_mappings(const struct reading *rd)
@@ -298,11 +331,7 @@ static int read_all(const struct reading *rd)
 	if (r < 0)
 		return r;
 	for (uint32_t u = 0; u < rd->layout->n_units; u++) {
-		r = read_piece(rd, u, CFS_ROLE_MASTER,
-			       cfs_ds_unit_master(rd->layout, rd->inner, u),
-			       least_elements(rd, u, false));
-		if (!r)
-			r = read_state(rd, u);
+		r = read_unit(rd, u);
 		if (r < 0)
 			return r;
 	}

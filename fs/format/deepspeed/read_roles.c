@@ -16,34 +16,49 @@ struct cfs_node *cfs_ds_base_state(const struct cfs_ds_layout *layout,
 					   : "base_optimizer_state");
 }
 
-struct cfs_node *cfs_ds_unit_master(const struct cfs_ds_layout *layout,
-				    const struct cfs_node *inner, uint32_t unit)
+struct cfs_node *cfs_ds_masters(const struct cfs_ds_layout *layout,
+				const struct cfs_node *inner)
 {
-	const struct cfs_node *list = cfs_node_get(
-		inner, layout->cls == CFS_OPT_ZERO3
-			       ? "fp32_flat_groups"
-			       : "single_partition_of_fp32_groups");
+	const char *name = "single_partition_of_fp32_groups";
 
-	return cfs_seq_node_item(list, unit);
+	if (layout->cls == CFS_OPT_ZERO3)
+		name = "fp32_flat_groups";
+	else if (layout->interleaved)
+		name = "local_sub_partitions_of_fp32_groups";
+	return cfs_node_get(inner, name);
 }
 
-/* Elastic: a list over groups.  Rigid: {state: {id: …}, param_groups}; the id
- * of a group's one flat parameter is in its `params`. */
+struct cfs_node *cfs_ds_unit_master(const struct cfs_ds_layout *layout,
+				    const struct cfs_node *inner, uint32_t unit,
+				    uint32_t cut)
+{
+	struct cfs_node *node =
+		cfs_seq_node_item(cfs_ds_masters(layout, inner), unit);
+
+	return layout->interleaved ? cfs_seq_node_item(node, cut) : node;
+}
+
+/* Elastic: a list over groups.  Rigid: {state: {id: …}, param_groups}; the ids
+ * of a group's flat parameters, one unless interleaved, are in its `params`. */
 struct cfs_node *cfs_ds_unit_state(const struct cfs_ds_layout *layout,
-				   const struct cfs_node *inner, uint32_t unit)
+				   const struct cfs_node *inner, uint32_t unit,
+				   uint32_t cut)
 {
 	const struct cfs_node *base = cfs_ds_base_state(layout, inner);
 	const struct cfs_node *params;
 	int64_t id = unit;
 
-	if (cfs_node_is_seq(base))
-		return cfs_seq_node_item(base, unit);
+	if (cfs_node_is_seq(base)) {
+		base = cfs_seq_node_item(base, unit);
+		return layout->interleaved ? cfs_seq_node_item(base, cut)
+					   : (struct cfs_node *)(uintptr_t)base;
+	}
 	if (layout->cls != CFS_OPT_ZERO3) {
 		params = cfs_node_get(
 			cfs_seq_node_item(cfs_node_get(base, "param_groups"),
 					  unit),
 			"params");
-		if (!cfs_node_as_int(cfs_seq_node_item(params, 0), &id))
+		if (!cfs_node_as_int(cfs_seq_node_item(params, cut), &id))
 			return NULL;
 	}
 	return cfs_node_get_int(cfs_node_get(base, "state"), id);
@@ -138,20 +153,13 @@ static bool kept_per_element(const char *name)
 	return false;
 }
 
-static const struct cfs_ds_piece *piece_of(const struct cfs_ds_layout *layout,
-					   uint32_t dp, uint32_t unit,
-					   uint32_t role)
-{
-	return &layout->parts[dp].pieces[unit * layout->n_roles + role];
-}
-
 /* A table would have one length; this one follows the partitions'. */
 static bool length_follows(const struct cfs_ds_layout *layout, uint32_t role)
 {
 	uint64_t len = 0;
 
 	for (uint32_t u = 0; u < layout->n_units; u++) {
-		if (!piece_of(layout, 0, u, role)->dtype)
+		if (!cfs_ds_piece_of(layout, 0, u, 0, role)->dtype)
 			continue;
 		if (len && layout->units[u].len != len)
 			return true;
@@ -179,7 +187,8 @@ static int read_start(const struct cfs_ds_layout *layout, uint32_t dp,
 static int ranks_differ(const struct cfs_ds_layout *layout, uint32_t unit,
 			uint32_t role, struct cfs_error *err)
 {
-	const struct cfs_ds_piece *first = piece_of(layout, 0, unit, role);
+	const struct cfs_ds_piece *first =
+		cfs_ds_piece_of(layout, 0, unit, 0, role);
 	_cleanup_(cfs_freep) uint8_t *buf = malloc(2 * PROOF_BYTES);
 	size_t len;
 	int r = buf ? 0 : -ENOMEM;
@@ -189,7 +198,8 @@ static int ranks_differ(const struct cfs_ds_layout *layout, uint32_t unit,
 	if (!r)
 		r = read_start(layout, 0, first, buf, len, err);
 	for (uint32_t dp = 1; !r && dp < layout->dp; dp++) {
-		const struct cfs_ds_piece *p = piece_of(layout, dp, unit, role);
+		const struct cfs_ds_piece *p =
+			cfs_ds_piece_of(layout, dp, unit, 0, role);
 
 		if (p->numel != first->numel || p->dtype != first->dtype)
 			return 1;
@@ -208,7 +218,7 @@ int cfs_ds_prove_roles(const struct cfs_ds_layout *layout,
 			length_follows(layout, k);
 
 		for (uint32_t u = 0; !r && u < layout->n_units; u++)
-			if (piece_of(layout, 0, u, k)->dtype)
+			if (cfs_ds_piece_of(layout, 0, u, 0, k)->dtype)
 				r = ranks_differ(layout, u, k, err);
 		if (r < 0)
 			return r;

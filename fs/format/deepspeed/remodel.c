@@ -13,13 +13,6 @@
 #include "store/map/map.h"
 #include "store/util/error.h"
 
-/* What one new rank's tensors are made of. */
-struct cfs_ds_made {
-	const struct cfs_ds_remodel *remodel;
-	uint32_t t;
-	const struct cfs_ds_whole **whole; /* by parameter */
-};
-
 /* ---- tensors ---- */
 
 struct origin {
@@ -53,10 +46,9 @@ static uint32_t cuts(const struct cfs_ds_remodel *rm)
 	return rm->whole ? 1 : rm->tp;
 }
 
-/* All of what rank @t has of @role. */
-static int append_whole(const struct cfs_ds_remodel *rm,
-			const struct cfs_ds_whole *w, uint32_t role, uint32_t t,
-			struct cfs_map *map)
+int cfs_ds_remodel_append(const struct cfs_ds_remodel *rm,
+			  const struct cfs_ds_whole *w, uint32_t role,
+			  uint32_t t, struct cfs_map *map)
 {
 	struct origin o = {rm, w, role};
 	const struct cfs_tp_source source = {
@@ -84,7 +76,8 @@ static int append_rounded(const struct cfs_ds_remodel *rm,
 	_cleanup_(cfs_map_unrefp) struct cfs_map *master =
 		cfs_map_new(cfs_map_filetab(map));
 	const struct cfs_catalogue *cat = catalogue_of(rm, w, 0);
-	int r = master ? append_whole(rm, w, CFS_ROLE_MASTER, t, master)
+	int r = master ? cfs_ds_remodel_append(rm, w, CFS_ROLE_MASTER, t,
+					       master)
 		       : -ENOMEM;
 
 	if (r < 0)
@@ -107,7 +100,8 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 		cfs_dtype_size(cfs_catalogue_dtype(cat, w->index, role));
 	int r;
 
-	if (rm->tp == rm->from->base.topology.tp && !rm->whole)
+	if (rm->tp == rm->from->base.topology.tp && !rm->whole &&
+	    w->to.kind == CFS_TP_SAME)
 		return cfs_catalogue_append(catalogue_of(rm, w, made->t),
 					    w->index, role, start, count, map);
 	all = cfs_map_new(cfs_map_filetab(map));
@@ -118,7 +112,7 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 	    cfs_catalogue_has(cat, w->index, CFS_ROLE_MASTER))
 		r = append_rounded(rm, w, made->t, all);
 	else
-		r = append_whole(rm, w, role, made->t, all);
+		r = cfs_ds_remodel_append(rm, w, role, made->t, all);
 	return r < 0 ? r
 		     : cfs_map_add_slice(map, all, start * size, count * size);
 }
@@ -379,7 +373,8 @@ bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 {
 	const struct cfs_filetab *files = step->base.files;
 
-	for (uint32_t i = 0; i < cfs_filetab_count(files); i++) {
+	for (uint32_t i = step->base.first_file; i < cfs_filetab_count(files);
+	     i++) {
 		const char *path = cfs_filetab_path(files, i);
 		const char *slash = strrchr(path, '/');
 		struct cfs_ds_name n =
@@ -395,6 +390,24 @@ bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 
 /* ---- the step ---- */
 
+/* Whose model states new rank @i has, for what no tensor is (its generators):
+ * those of the rank in its place, if there was one. */
+static void set_states(struct cfs_ds_step *step, uint32_t i)
+{
+	const struct cfs_ds_remodel *rm = step->remodel;
+	const struct cfs_topology *from = &rm->from->base.topology;
+	uint32_t rank = 0;
+
+	if (rm->tp == from->tp && !rm->whole)
+		rank = (i / rm->tp < from->pp ? i / rm->tp : 0) * rm->tp +
+		       i % rm->tp;
+	/* optimizers agree, but a stage may lack some parameter group */
+	step->ranks[i] = rm->from->ranks[0];
+	step->ranks[i].model = rm->from->ranks[rank].model;
+	step->ranks[i].n_model = rm->from->ranks[rank].n_model;
+	step->ranks[i].model_root = rm->from->ranks[rank].model_root;
+}
+
 static int make_ranks(struct cfs_ds_step *step)
 {
 	struct cfs_ds_remodel *rm = step->remodel;
@@ -407,8 +420,7 @@ static int make_ranks(struct cfs_ds_step *step)
 
 		rm->made[i].remodel = rm;
 		rm->made[i].t = i % rm->tp;
-		/* what no tensor is: of the first rank */
-		step->ranks[i] = rm->from->ranks[0];
+		set_states(step, i);
 		r = make_rank(rm, v, n, &rm->made[i],
 			      &step->base.ranks[i].catalogue);
 	}
@@ -499,9 +511,16 @@ void cfs_ds_remodel_free(struct cfs_ds_step *step)
 		if (rm->made)
 			free(rm->made[i].whole);
 	}
+	for (uint32_t i = 0; rm->like && i < step->base.n_ranks; i++)
+		if (step->ranks)
+			free(step->ranks[i].groups);
+	cfs_pickle_free(step->scratch);
 	cfs_ds_model_fini(&rm->model);
 	cfs_options_fini(&rm->options);
+	if (rm->like)
+		cfs_step_unref(&rm->like->base);
 	cfs_step_unref(&rm->from->base);
+	free(step->base.note);
 	free(rm->made);
 	free(rm->bounds);
 	free(rm->layers.v);

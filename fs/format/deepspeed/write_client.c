@@ -12,8 +12,9 @@
 static uint64_t padded(const struct cfs_ds_model *m)
 {
 	for (uint32_t i = 0; i < m->n; i++)
-		if (m->v[i].rule->kind == CFS_RULE_VOCAB &&
-		    m->v[i].to.kind == CFS_TP_CUT)
+		if ((m->v[i].rule->kind == CFS_RULE_VOCAB &&
+		     m->v[i].to.kind == CFS_TP_CUT) ||
+		    m->v[i].rule->kind == CFS_RULE_VOCAB_COLUMNS)
 			return m->v[i].to.shape[0];
 	return 0;
 }
@@ -111,6 +112,44 @@ static void replace_buffers(struct cfs_ds_out *out, struct cfs_node *root)
 	cfs_ds_out_replace(out, root, "buffer_names", list);
 }
 
+/* Which rank of the source has what target rank @mp has of the model's output;
+ * false where that has none: an earlier stage. */
+static bool output_rank(const struct cfs_ds_remodel *rm, uint32_t mp,
+			uint32_t *out)
+{
+	const struct cfs_topology *from = &rm->from->base.topology;
+
+	if (rm->pp && mp / rm->tp != rm->pp - 1)
+		return false;
+	*out = (from->pipeline ? from->pp - 1 : 0) * from->tp + mp % rm->tp;
+	return true;
+}
+
+/*
+ * What the model made of a given text; GPT-NeoX compares it after loading where
+ * there is one.  The last stage has it, all ranks have it of a model without
+ * stages: each of its own rows of the vocabulary.  Another tensor size rounds
+ * otherwise, so that there it is left out.
+ */
+static int replace_output(struct cfs_ds_out *out, struct cfs_node *root)
+{
+	const char *key = "checkpoint_validation_logits";
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	struct cfs_node *value = cfs_node_none(out->doc), *have = NULL;
+	uint32_t rank;
+	int r = 0;
+
+	if (!cfs_node_get(root, key))
+		return 0;
+	if (rm->tp == rm->from->base.topology.tp && !rm->whole &&
+	    output_rank(rm, out->mp, &rank))
+		have = cfs_node_get(rm->from->ranks[rank].model_root, key);
+	if (have)
+		r = cfs_ds_out_fresh(out, have, &value);
+	cfs_ds_out_replace(out, root, key, value);
+	return r;
+}
+
 /* What Megatron-DeepSpeed tells converters: sizes, and in which way ranks
  * share parameters, where they do. */
 static void replace_info(struct cfs_ds_out *out, struct cfs_node *root,
@@ -128,7 +167,7 @@ static void replace_info(struct cfs_ds_out *out, struct cfs_node *root,
 	cfs_node_replace(out->doc, root, key, info);
 }
 
-void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root)
+int cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root)
 {
 	const struct cfs_ds_remodel *rm = out->step->remodel;
 
@@ -139,8 +178,5 @@ void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root)
 	replace_info(out, root, "universal_checkpoint_info");
 	replace_dimensions(out, root);
 	replace_buffers(out, root);
-	/* of one rank's vocabulary, and of its rounding */
-	if (rm->tp != rm->from->base.topology.tp)
-		cfs_ds_out_replace(out, root, "checkpoint_validation_logits",
-				   cfs_node_none(out->doc));
+	return replace_output(out, root);
 }
