@@ -5,7 +5,8 @@
 #include "fs/format/format.h"
 
 /* Sealing the catalogue has proved that what is there is covered once; what
- * is left is what is not there at all. */
+ * is left is what is not there at all.  Stage 3 and universal checkpoints make
+ * weights of the masters. */
 static void check_param(struct cfs_check *check,
 			const struct cfs_catalogue *cat, uint32_t i)
 {
@@ -19,7 +20,7 @@ static void check_param(struct cfs_check *check,
 			frozen			       ? role != CFS_ROLE_WEIGHT
 			: t->optimizer == CFS_OPT_NONE ? role != CFS_ROLE_WEIGHT
 			: role == CFS_ROLE_WEIGHT
-				? t->optimizer == CFS_OPT_ZERO3
+				? t->optimizer == CFS_OPT_ZERO3 || t->universal
 				: role == CFS_ROLE_MASTER &&
 					  t->optimizer == CFS_OPT_STAGE0;
 

@@ -23,8 +23,18 @@ enum {
 
 struct options {
 	bool json, quiet, crc;
-	const char *against; /* or NULL */
+	struct cfs_check_configs against;
 };
+
+static int take_config(void *arg, const char *text)
+{
+	struct cfs_check_configs *configs = arg;
+
+	if (configs->n == CFS_CHECK_CONFIGS_MAX)
+		return -E2BIG;
+	configs->paths[configs->n++] = text;
+	return 0;
+}
 
 static uint64_t total_bytes(struct cfs_step *step, bool crc)
 {
@@ -120,9 +130,9 @@ static int check(const char *path, const struct options *o,
 		printf("%s: %s\n", path,
 		       cfs_facts_topology(&ts.step->topology, ts.step->n_ranks)
 			       .s);
-	if (o->against)
+	if (o->against.n)
 		return cfs_check_against(report, ts.step, !ts.vsource,
-					 o->against, err);
+					 &o->against, err);
 	cfs_progress_init(&progress, total_bytes(ts.step, o->crc), o->quiet);
 	r = run_checks(&c, err);
 	cfs_progress_end(&progress);
@@ -142,9 +152,9 @@ static int run(int argc, char **argv)
 	struct options o = {0};
 	const struct cfs_say_option options[] = {
 		{.name = "against",
-		 .take = cfs_say_take_text,
+		 .take = take_config,
 		 .arg = &o.against,
-		 .wrong = "not a file"},
+		 .wrong = "one of too many files"},
 		{.name = "crc", .flag = &o.crc},
 		{.name = "quiet", .flag = &o.quiet},
 		{.name = "json", .flag = &o.json},
@@ -172,7 +182,8 @@ const struct cfs_verb cfs_verb_check = {
 	.name = "check",
 	.summary = "whether a step is whole and consistent",
 	.help = "usage: ckptfs check [--crc] [--quiet] [--json] STEP\n"
-		"       ckptfs check --against FILE [--quiet] [--json] STEP\n"
+		"       ckptfs check --against FILE... [--quiet] [--json] "
+		"STEP\n"
 		"\n"
 		"Reads a whole step (of a run: the one `latest` names; a "
 		"view is read back from\n"
@@ -194,7 +205,9 @@ const struct cfs_verb cfs_verb_check = {
 		"ranks; a view says\n"
 		"which: check RUN/@dp8 --against new.yml.\n"
 		"\n"
-		"  --against FILE  compare with a configuration\n"
+		"  --against FILE  compare with a configuration; several "
+		"files of GPT-NeoX's\n"
+		"                  are one: the option may be repeated\n"
 		"  --crc           also compare the CRC-32 of every record that "
 		"has one\n"
 		"  --quiet         print nothing, only exit\n"

@@ -109,9 +109,10 @@ static bool lacks_padding(const struct question *q)
 {
 	const struct cfs_model_facts *f = q->facts;
 
-	return q->rule->kind == CFS_RULE_VOCAB && f->padding_cut &&
-	       f->divisible_by &&
-	       q->shape[0] * q->tp % (f->divisible_by * q->tp);
+	return (q->rule->kind == CFS_RULE_VOCAB ||
+		q->rule->kind == CFS_RULE_OUTPUT) &&
+	       q->tp == 1 && f->padding_cut && f->divisible_by &&
+	       q->shape[0] % f->divisible_by;
 }
 
 /* Other rows at as many ranks? */
@@ -293,8 +294,8 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole && !is_repadded(q))
-		return whole(q, CFS_TP_SAME); /* each rank keeps what it has */
+	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
+		return is_repadded(q) ? vocab(q, false) : whole(q, CFS_TP_SAME);
 	switch (rule->kind) {
 	case CFS_RULE_SAME:
 		return whole(q, CFS_TP_SAME);

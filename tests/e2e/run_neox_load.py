@@ -18,7 +18,6 @@ DIR has GPT-NeoX's sources and its DeepSpeeds, as tests/data/README.md says.
 """
 import argparse
 import dataclasses
-import itertools
 import os
 import shutil
 import subprocess
@@ -32,21 +31,20 @@ sys.path[:0] = [HERE, DATA]
 
 import make_neox  # noqa: E402
 import neox_cases  # noqa: E402
-import run_neox  # noqa: E402
+import neox_pairs  # noqa: E402
 from oracle import product  # noqa: E402
 
 STEPS = 2
-METHOD = ("--partition-method", "type:transformer|mlp")
-# Rows of the table: (directory, what loads it, options of the view beyond the
-# topology).  "by" is who loads, where that is not who wrote.
+# Rows of the table: (directory, what loads it).  "by" is who loads, where that
+# is not who wrote.
 ROWS = (
     ("llama-bf16_tp1-pp1-dp2", "tp1-pp1-dp1"),
     ("pythia-fp16_tp1-pp4-dp1", "tp1-pp2-dp1"),
-    ("pythia-fp16_tp2-pp2-dp1-uniform", "tp2-pp2-dp1", *METHOD),
+    ("pythia-fp16_tp2-pp2-dp1-uniform", "tp2-pp2-dp1"),
     ("gpt2-bf16_tp1-pp1-dp1-bf16opt", "tp1-pp2-dp1-bf16opt"),
-    ("gpt2-bf16_tp1-pp4-dp1-bf16opt-param", "tp1-pp1-dp1-bf16opt", *METHOD),
-    ("gpt2-bf16_tp1-pp4-dp1-bf16opt-param", "tp1-pp2-dp1-bf16opt", *METHOD),
-    ("gpt2-bf16_tp1-pp2-dp2-bf16opt-uniform", "tp1-pp2-dp2-bf16opt", *METHOD),
+    ("gpt2-bf16_tp1-pp4-dp1-bf16opt-param", "tp1-pp1-dp1-bf16opt"),
+    ("gpt2-bf16_tp1-pp4-dp1-bf16opt-param", "tp1-pp2-dp1-bf16opt"),
+    ("gpt2-bf16_tp1-pp2-dp2-bf16opt-uniform", "tp1-pp2-dp2-bf16opt"),
     ("gpt2-fp16-deeper_tp1-pp4-dp1", "tp1-pp2-dp1"),
     ("llama-bf16-deeper_tp1-pp2-dp2", "tp1-pp1-dp2"),
     ("llama-bf16_tp1-pp0-dp2", "tp1-pp1-dp2"),
@@ -97,7 +95,6 @@ class Load:
     source: str
     target: str
     by: str  # the writer that loads
-    options: tuple = ()  # of a named view
     universal: str = ""  # the view
 
     def extra(self):
@@ -106,7 +103,7 @@ class Load:
 
 
 def entry(name, known):
-    """What run_neox.view_name() wants to know of a directory."""
+    """What a view of it, or the one of another, is asked for by."""
     return known.get(name) or make_neox.describe(neox_cases.parse(name), None,
                                                  None)
 
@@ -114,11 +111,9 @@ def entry(name, known):
 def written(cases, known, universal):
     out = []
     for source, target, *more in cases:
-        by, view = known[source]["writer"], universal and more.pop(0)
-        if "by" in more:
-            by, more = more[1], []
-        out.append(Load(source, f"{source.split('_')[0]}_{target}", by,
-                        tuple(more), view or ""))
+        view = more.pop(0) if universal else ""
+        by = more[1] if more else known[source]["writer"]
+        out.append(Load(source, f"{source.split('_')[0]}_{target}", by, view))
     return out
 
 
@@ -128,13 +123,11 @@ def loads(args, known):
     if args.rows or args.universal:
         return rows * args.rows + universal * args.universal
     out = rows + universal
-    able = [(a, b) for a, b in itertools.permutations(sorted(known), 2)
-            if known[a]["model"] == known[b]["model"]
-            and not run_neox.cannot_be_asked(known[a], known[b])
-            and not run_neox.why_not(known[a], known[b])
+    able = [(a, b) for a, b in neox_pairs.all_pairs(known)
+            if not neox_pairs.why_not(known[a], known[b])
             and "losses" in known[b]["resumed"]]
     if not args.only:
-        able = run_neox.covering(known, able)
+        able = neox_pairs.covering(known, able)
     out += [Load(a, b, known[a]["writer"]) for a, b in able]
     if args.only:
         src, tgt = args.only
@@ -180,13 +173,13 @@ class Place:
     def view(self, x):
         if x.universal:
             return f"{self.mnt}/{x.source}/@{x.universal}"
-        name = run_neox.view_name(entry(x.source, self.known),
-                                  entry(x.target, self.known))
-        if not x.options:
-            return f"{self.mnt}/{x.source}/{name}"
+        s, t = entry(x.source, self.known), entry(x.target, self.known)
+        name, options = neox_pairs.request(s, t), neox_pairs.options(s, t)
+        if not options:
+            return f"{self.mnt}/{x.source}/@{name}"
         self.views += 1
         done = product.run("view", "add", f"{self.runs}/{x.source}",
-                           f"v{self.views}", "--as", name[1:], *x.options)
+                           f"v{self.views}", "--as", name, *options)
         assert not done.returncode, done.stderr
         return f"{self.mnt}/{x.source}/@v{self.views}"
 
@@ -260,7 +253,7 @@ def main():
     if why:
         print(f"skipped: {why}")
         return 77
-    known = run_neox.manifest()
+    known = neox_pairs.manifest()
     todo, bad = {}, 0
     for x in loads(args, known):
         todo.setdefault(x.by, []).append(x)

@@ -65,7 +65,9 @@ def test_batch():
         assert batch["global_batch"] == 4
 
         def with_batch(view, status, **config):
-            open(new, "w").write(json.dumps(config))
+            open(new, "w").write(json.dumps({
+                **config, "bf16": {"enabled": True},
+                "zero_optimization": {"stage": 1}}))
             return found(step + view, new, status)["batch"]
 
         micro, steps = ("train_micro_batch_size_per_gpu",
@@ -84,6 +86,69 @@ def test_batch():
         j = with_batch("/@dp2", 1, train_batch_size=4,
                        **{micro: 1, steps: 1})
         assert "2" in j["data-parallel ranks"], j
+        # sizes that follow have to come out even
+        j = with_batch("/@dp3", 1, train_batch_size=4)
+        assert "divide" in j["data-parallel ranks"], j
+        with_batch("/@dp2", 0, train_batch_size=4)
+        j = with_batch("/@dp2", 1, train_batch_size=4, **{micro: 4})
+        assert "cannot make" in j[micro] and ": 2 can" in j[micro], j
+        j = with_batch("/@dp2", 1, train_batch_size=4, **{steps: 4})
+        assert ": 2 can" in j[steps], j
+        # GPT-NeoX accumulates once where nothing says otherwise
+        text = open(f"{step}/configs/neox.yml").read()
+        line, = [x for x in text.splitlines() if x.startswith(steps)]
+        open(new, "w").write(text.replace(line, "train_batch_size: 4"))
+        j = found(step, new, 1)["batch"]
+        assert ": 2 keeps it" in j[steps], j
+
+
+def test_what_is_not_said():
+    with Runs(GPT2) as r:
+        step, new = f"{r.top}/{GPT2}/{STEP}", f"{r.top}/ds.json"
+        open(new, "w").write(json.dumps({"train_batch_size": 4}))
+        j = found(step, new, 1)["layout"]
+        assert "which is 0" in j["zero_optimization.stage"], j
+        assert "f32" in j["precision"], j
+        # a launcher says it later
+        open(new, "w").write(json.dumps({
+            "train_batch_size": "auto", "bf16": {"enabled": "auto"},
+            "zero_optimization": {"stage": 1}}))
+        found(step, new, 0)
+        # bf16, as it was said once
+        text = open(f"{step}/configs/neox.yml").read()
+        assert "precision: bfloat16\n" in text
+        open(new, "w").write(
+            text.replace("precision: bfloat16\n", "").replace(
+                "bf16:\n  enabled: true\n",
+                "fp16:\n  enabled: true\n  type: bfloat16\n"))
+        found(step, new, 0)
+
+
+def test_several_files():
+    """What GPT-NeoX is given together is one configuration."""
+    with Runs(GPT2) as r:
+        step, a, b = f"{r.top}/{GPT2}/{STEP}", f"{r.top}/a", f"{r.top}/b"
+        lines = open(f"{step}/configs/neox.yml").read().splitlines(True)
+        theirs = [x for x in lines if x.startswith("tokenizer_type")]
+        open(a, "w").write("".join(x for x in lines if x not in theirs))
+        open(b, "w").write("".join(theirs))
+        assert "tokenizer_type" in found(step, a, 1)["model"]
+        run("check", step, "--against", a, "--against", b)
+        run("check", step, "--against", b, "--against", a)
+        run("check", step, "--against", a, "--against", a, status=2)
+        assert "is in a file before it" in run.stderr, run.stderr
+
+
+def test_universal():
+    with Runs(GPT2) as r:
+        step = f"{r.top}/{GPT2}/{STEP}"
+        own = f"{step}/configs/neox.yml"
+        j = found(f"{step}/@universal", own, 0)
+        assert j["layout"] == {}, j
+        run("export", f"{step}/@universal", f"{r.top}/disk")
+        found(f"{r.top}/disk", own, 0)
+        run("check", f"{step}/@universal")
+        run("check", f"{r.top}/disk")
 
 
 def test_refused():

@@ -17,12 +17,12 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-import run_neox  # noqa: E402
+import neox_pairs  # noqa: E402
 from oracle import compare, framework, product, shapes  # noqa: E402
 from test_universal import only_order  # noqa: E402
 
 TARBALL = os.path.join(HERE, "..", "data", "neox.tar.xz")
-TAG = run_neox.TAG
+TAG = "global_step2"
 # (source, view, target, its tp, pp, last layer, ranks).  A vocabulary that is
 # told has its padding dropped, and what is there instead is zero: so none is,
 # or one that needs no padding.
@@ -50,6 +50,8 @@ READ = (
     ("gpt2-bf16_tp4-pp2-dp1-bf16opt", "universal"),
     ("gpt2-bf16_tp1-pp0-dp2", "universal-pp2"),
     ("gpt2-fp16-odd_tp2-pp2-dp1", "universal-vocab60"),
+    ("gpt2-fp16-odd_tp1-pp0-dp1", "universal-vocab60"),
+    ("gpt2-fp16-odd_tp1-pp4-dp1", "universal-pp1-vocab60"),
     ("llama-fp16-odd_tp4-pp0-dp2", "universal-vocab60-qkvparts"),
     ("gpt2-fp16-deeper_tp1-pp4-dp1", "universal"),
     ("llama-bf16-oldgqa_tp2-pp2-dp1", "universal-qkvheads"),
@@ -128,12 +130,13 @@ def request(t):
 
 def read(source, view, work):
     """Every other directory of the model, as views of one on disk."""
-    known = run_neox.manifest()
+    known = neox_pairs.manifest()
     s = known[source]
     # stage 3 does not save it, nor does GPT-NeoX's configuration there
     clip = "'clip_grad', " if s["class"] == "z3" else "no such key"
     targets = [name for name, t in known.items() if t["model"] == s["model"]
-               and t["class"] != "z0" and not run_neox.cannot_be_asked(s, t)]
+               and t["class"] != "z0" and not neox_pairs.options(s, t)
+               and t["align"] == s["align"]]
     out, _, made = show(source, view, source, work)
     lines = []
     for target, path in zip(targets, unpack(work, *targets)):

@@ -260,6 +260,14 @@ START_TEST(vocabularies)
 		ck_assert_uint_eq(from.shape[0], 200);
 		ck_assert_uint_eq(to.shape[0], tp < 3 ? 256 : tp * 128);
 	}
+	{
+		struct cfs_tp_layout from, to;
+
+		ck_assert_int_eq(ask(CFS_RULE_OUTPUT, &facts, 200, 3, 1, 1,
+				     &from, &to, NULL),
+				 0);
+		ck_assert_uint_eq(to.shape[0], 256);
+	}
 	facts.padding_cut = false;
 	facts.vocabulary = 200;
 	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "200");

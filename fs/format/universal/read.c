@@ -39,6 +39,18 @@ static uint32_t group_of(const struct cfs_uc_reading *rd, uint32_t unit)
 	return unit;
 }
 
+/* Weights made of masters are found by layer. */
+static int check_name(const char *name, struct cfs_error *err)
+{
+	return cfs_ds_layer_parse(name).form == CFS_DS_FORM_PLAIN
+		       ? cfs_fail(
+				 err, -ENOTSUP,
+				 "parameter %s: its name does not say of which "
+				 "layer it is",
+				 name)
+		       : 0;
+}
+
 static int add_param(struct cfs_uc_reading *rd, const struct cfs_node *key,
 		     const struct cfs_node *value, uint32_t group,
 		     struct cfs_error *err)
@@ -51,13 +63,10 @@ static int add_param(struct cfs_uc_reading *rd, const struct cfs_node *key,
 	if (!name ||
 	    !cfs_node_as_shape(value, CFS_TENSOR_DIMS_MAX, &ndim, shape))
 		return cfs_fail(err, -EBADMSG, "param_shapes cannot be read");
-	if (rd->step->only_masters &&
-	    cfs_ds_layer_parse(name).form == CFS_DS_FORM_PLAIN)
-		return cfs_fail(err, -ENOTSUP,
-				"parameter %s: its name does not say of which "
-				"layer it is",
-				name);
-	r = cfs_catalogue_add_param(rd->cat, name, ndim, shape, group, NULL);
+	r = rd->step->only_masters ? check_name(name, err) : 0;
+	if (!r)
+		r = cfs_catalogue_add_param(rd->cat, name, ndim, shape, group,
+					    NULL);
 	if (r == -EEXIST && rd->n_models > 1)
 		return 0; /* another rank's, or tied */
 	return r == -EEXIST ? cfs_fail(err, -EINVAL,
@@ -178,12 +187,26 @@ static void read_topology(struct cfs_uc_reading *rd)
 	}
 }
 
+static int check_buffers(const struct cfs_uc_reading *rd, struct cfs_error *err)
+{
+	const struct cfs_ds_rank *rank = &rd->step->ranks[0];
+
+	if (!cfs_seq_node_count(cfs_node_get(rank->model_root, "buffer_names")))
+		return 0;
+	return cfs_fail(err, -ENOTSUP,
+			"%s names buffers, which lie in files that a universal "
+			"checkpoint of several ranks, of a pipeline or without "
+			"a vocabulary's padding lacks",
+			rank->model[0].name);
+}
+
 static int read_facts(struct cfs_uc_reading *rd, struct cfs_error *err)
 {
 	struct cfs_ds_step *step = rd->step;
 	const struct cfs_node *root = step->ranks[0].model_root;
 	bool pipeline;
 	int64_t v;
+	int r;
 
 	step->ds_config = cfs_node_get(root, "ds_config");
 	if (!cfs_node_is_map(step->ds_config))
@@ -206,13 +229,9 @@ static int read_facts(struct cfs_uc_reading *rd, struct cfs_error *err)
 				       "tp_degree"),
 			  &v) &&
 		  v == 1);
-	if (step->only_masters &&
-	    cfs_seq_node_count(cfs_node_get(root, "buffer_names")))
-		return cfs_fail(err, -ENOTSUP,
-				"%s names buffers, which lie in files that a "
-				"universal checkpoint of several ranks or a "
-				"pipeline lacks",
-				step->ranks[0].model[0].name);
+	r = step->only_masters ? check_buffers(rd, err) : 0;
+	if (r < 0)
+		return r;
 	if (!rd->zero3 &&
 	    enabled(step, "zero_optimization.round_robin_gradients"))
 		return cfs_fail(err, -ENOTSUP,
@@ -298,6 +317,17 @@ static void reading_fini(struct cfs_uc_reading *rd)
 	free(rd->files);
 }
 
+/* Weights of one rank, but with padding that its masters lack. */
+static int pass_weights_over(struct cfs_uc_reading *rd, struct cfs_error *err)
+{
+	int r = check_buffers(rd, err);
+
+	for (uint32_t i = 0; !r && i < cfs_catalogue_params(rd->cat); i++)
+		r = check_name(cfs_catalogue_param(rd->cat, i)->name, err);
+	rd->step->only_masters = true;
+	return r;
+}
+
 static int read_step(struct cfs_uc_reading *rd, const struct cfs_ds_list *list,
 		     struct cfs_error *err)
 {
@@ -312,6 +342,8 @@ static int read_step(struct cfs_uc_reading *rd, const struct cfs_ds_list *list,
 			r = add_file(rd, list->entries[i].name, i);
 	if (!r)
 		r = cfs_uc_tensors_read(rd, err);
+	if (!r && rd->lost_padding && !rd->step->only_masters)
+		r = pass_weights_over(rd, err);
 	if (!r && rd->step->only_masters)
 		r = add_weights(rd);
 	else if (!r)

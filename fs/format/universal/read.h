@@ -34,6 +34,7 @@ struct cfs_uc_reading {
 	uint32_t n_models;
 	struct cfs_uc_file *files;
 	uint32_t n_files, cap_files;
+	bool lost_padding; /* the model states' weights have more rows */
 };
 
 /* ---- list.c ---- */

@@ -15,6 +15,7 @@
 struct found {
 	struct cfs_torch_tensor tensor; /* storage: not to be used */
 	uint64_t offset;
+	bool lost_padding;
 };
 
 struct job {
@@ -29,9 +30,23 @@ static bool is_step(const struct cfs_uc_file *file)
 
 /* ---- tensors ---- */
 
+/* The converter drops a vocabulary's padding, and says what has one. */
+static bool lost_padding(const struct cfs_torch_tensor *t,
+			 const struct cfs_node *root, const struct cfs_param *p)
+{
+	bool is = false;
+
+	return cfs_node_as_bool(cfs_node_get(root, "vocab_tensor"), &is) &&
+	       is && p->ndim && t->ndim == p->ndim &&
+	       t->shape[0] < p->shape[0] &&
+	       !memcmp(t->shape + 1, p->shape + 1,
+		       (p->ndim - 1) * sizeof(*p->shape));
+}
+
 static int check_shape(const struct cfs_uc_reading *rd,
-		       const struct cfs_uc_file *file, const struct found *f,
-		       bool bare, struct cfs_error *err)
+		       const struct cfs_uc_file *file, struct found *f,
+		       const struct cfs_node *root, bool bare,
+		       struct cfs_error *err)
 {
 	const struct cfs_param *p = cfs_catalogue_param(rd->cat, file->param);
 	const struct cfs_torch_tensor *t = &f->tensor;
@@ -49,9 +64,13 @@ static int check_shape(const struct cfs_uc_reading *rd,
 	     (t->ndim == p->ndim &&
 	      !memcmp(t->shape, p->shape, p->ndim * sizeof(*p->shape)))))
 		return 0;
+	f->lost_padding = lost_padding(t, root, p);
+	if (f->lost_padding)
+		return 0;
 	return cfs_fail(err, -ENOTSUP,
 			"%s: has another shape than in the model states' "
-			"param_shapes (a vocabulary without its padding?)",
+			"param_shapes, and does not say that it is a "
+			"vocabulary",
 			file->name);
 }
 
@@ -70,7 +89,7 @@ static int find_tensor(const struct cfs_uc_reading *rd,
 	if (r < 0)
 		return cfs_fail(err, -EBADMSG, "%s: holds no tensor",
 				file->name);
-	r = check_shape(rd, file, out, node == root, err);
+	r = check_shape(rd, file, out, root, node == root, err);
 	if (r < 0 || !out->tensor.numel)
 		return r;
 	r = cfs_ds_open(&rd->step->base, file->row, &open, err);
@@ -324,7 +343,9 @@ int cfs_uc_tensors_read(struct cfs_uc_reading *rd, struct cfs_error *err)
 		read_common_step(rd, g);
 	if (!r)
 		r = cfs_ds_parallel(rd->n_files, read_file, &job, err);
-	if (!r && rd->n_models > 1)
+	for (uint32_t i = 0; !r && i < rd->n_files; i++)
+		rd->lost_padding |= found[i].lost_padding;
+	if (!r && (rd->n_models > 1 || rd->lost_padding))
 		r = reshape(rd, found);
 	if (!r)
 		r = add_roles(rd);
