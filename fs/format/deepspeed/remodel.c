@@ -121,6 +121,8 @@ static void set_states(struct cfs_ds_step *step, uint32_t i)
 	if (rm->tp == from->tp && !rm->whole)
 		rank = (i / rm->tp < from->pp ? i / rm->tp : 0) * rm->tp +
 		       i % rm->tp;
+	if (rank >= rm->from->base.n_ranks)
+		rank = 0;
 	/* optimizers agree, but a stage may lack some parameter group */
 	step->ranks[i] = rm->from->ranks[0];
 	step->ranks[i].model = rm->from->ranks[rank].model;
