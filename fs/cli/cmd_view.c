@@ -9,8 +9,10 @@
 #include "fs/cli/say.h"
 #include "fs/cli/table.h"
 #include "fs/cli/target.h"
+#include "fs/cli/view_like.h"
 #include "fs/cli/view_options.h"
 #include "fs/cli/view_request.h"
+#include "fs/format/options.h"
 #include "fs/view/view.h"
 #include "store/util/buf.h"
 
@@ -39,6 +41,12 @@ static bool take_more(int c, const char *arg, struct cfs_view_options *more)
 	case 'G':
 		more->generation = arg;
 		return true;
+	case 'L':
+		more->like = arg;
+		return true;
+	case 'P':
+		more->partial = true;
+		return true;
 	default:
 		return false;
 	}
@@ -61,6 +69,8 @@ static int take_options(int argc, char **argv, struct options *o,
 		{"boundaries", required_argument, NULL, 'B'},
 		{"partition-method", required_argument, NULL, 'M'},
 		{"partition-generation", required_argument, NULL, 'G'},
+		{"like", required_argument, NULL, 'L'},
+		{"partial", no_argument, NULL, 'P'},
 		{"json", no_argument, NULL, 'j'},
 		{"all", no_argument, NULL, 'A'},
 		{0},
@@ -131,9 +141,55 @@ static int check_add(const char *name, const struct cfs_request *request)
 	return 0;
 }
 
+/* A template decides all but what no checkpoint tells; 0 or an exit status. */
+static int check_like(const struct options *o)
+{
+	const struct cfs_request *q = &o->request;
+
+	if (o->more.partial && !o->more.like)
+		return cfs_say_usage(me, "add: --partial is for --like");
+	if (!o->more.like)
+		return 0;
+	if (q->dp || q->tp || q->pp >= 0 || q->zero_stage >= 0 ||
+	    q->bf16_optimizer >= 0 || q->round_robin >= 0 ||
+	    q->sub_group_size || q->universal >= 0)
+		return cfs_say_usage(me, "add: the template says what is "
+					 "shown; with --like, --as takes "
+					 "vocabN, qkv… and bias… only");
+	if (o->more.boundaries || o->more.method || o->more.generation)
+		return cfs_say_usage(me, "add: the template says itself where "
+					 "the stages of its pipeline begin");
+	return 0;
+}
+
+/* Does the run's newest step fill the template?  Else nothing is added. */
+static int try_like(const char *run, const struct cfs_request *request,
+		    const char *options, char **note, struct cfs_error *err)
+{
+	_cleanup_(cfs_target_close) struct cfs_target t = {0};
+	_cleanup_(cfs_freep) char *plain = NULL;
+	struct cfs_request asked = *request;
+	int r;
+
+	asked.options = cfs_options_intern(options);
+	r = asked.options ? cfs_live_translate_plain(run, &plain, err)
+			  : -ENOMEM;
+	if (r == 0)
+		r = cfs_target_open(plain, &t, err);
+	if (r == 0)
+		r = cfs_vnode_try(t.node, &asked, note, err);
+	return r == -ENOENT && !err->text[0]
+		       ? cfs_fail(err, r,
+				  "%s: no whole step to try the template with",
+				  run)
+		       : r;
+}
+
 static int add(int argc, char **argv, const struct options *o)
 {
 	_cleanup_(cfs_freep) char *run = NULL, *options = NULL, *name = NULL;
+	_cleanup_(cfs_freep) char *like = NULL, *note = NULL;
+	struct cfs_view_options more = o->more;
 	struct cfs_registry_entry entry;
 	struct cfs_error err = {""};
 	char request[160];
@@ -141,24 +197,38 @@ static int add(int argc, char **argv, const struct options *o)
 
 	if (argc != 2)
 		return cfs_say_usage(me, "add: name a run and a name");
-	if (!o->has_request)
+	if (!o->has_request && !more.like)
 		return cfs_say_usage(me, "add: say what to show: --as dp32, or "
 					 "--dp 32");
 	r = check_add(bare(argv[1]), &o->request);
+	if (!r)
+		r = check_like(o);
 	if (r)
 		return r;
 	cfs_view_name_format(&o->request, request, sizeof(request));
 	name = strdup(bare(argv[1]));
 	r = name ? run_path(argv[0], &run, &err) : -ENOMEM;
+	if (r == 0 && more.like) {
+		r = cfs_view_like(more.like, run, &like, &more.like_id, &err);
+		more.like = like;
+	}
 	if (r == 0)
-		r = cfs_view_options_text(&o->more, &options, &err);
+		r = cfs_view_options_text(&more, &options, &err);
+	if (r == 0 && more.like)
+		r = try_like(argv[0], &o->request, options, &note, &err);
 	entry = (struct cfs_registry_entry){name, request, options};
 	if (r == 0)
 		r = cfs_registry_add(run, &entry, &err);
 	if (r < 0)
 		return cfs_say_fail(me, argv[0], r, &err);
-	printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
-	       options ? " with " : "", options ? options : "");
+	if (note)
+		printf("%s: %s\n", argv[0], note);
+	if (more.like)
+		printf("%s/@%s is %s with the run's state\n", argv[0], name,
+		       like);
+	else
+		printf("%s/@%s is @%s%s%s\n", argv[0], name, request,
+		       options ? " with " : "", options ? options : "");
 	return CFS_EXIT_OK;
 }
 
@@ -214,8 +284,9 @@ static int list_entry(void *arg, const struct cfs_registry_entry *entry)
 		cJSON_AddItemToObject(o, "options",
 				      cJSON_Parse(entry->options));
 	cfs_table_cell(list->table, "@%s", entry->name);
-	cfs_table_cell(list->table, "@%s%s%s", entry->request,
-		       entry->options ? " with " : "",
+	cfs_table_cell(list->table, "%s%s%s%s", entry->request[0] ? "@" : "",
+		       entry->request,
+		       entry->options && entry->request[0] ? " with " : "",
 		       entry->options ? entry->options : "");
 	list->n++;
 	return 0;
@@ -331,6 +402,7 @@ const struct cfs_verb cfs_verb_view = {
 	.summary = "name views of a run, list them, explain one",
 	.help = "usage: ckptfs view add RUN NAME --as REQUEST\n"
 		"       ckptfs view add RUN NAME [--dp N] [--zero N] ...\n"
+		"       ckptfs view add RUN NAME --like DIR [--partial]\n"
 		"       ckptfs view rm RUN NAME\n"
 		"       ckptfs view list [--json] RUN\n"
 		"       ckptfs view explain [--all] [--json] PATH\n"
@@ -368,6 +440,11 @@ const struct cfs_verb cfs_verb_view = {
 		"  --partition-generation old|new\n"
 		"                      of DeepSpeed's balancing, before and "
 		"from 0.12.5\n"
+		"  --like DIR          the files of the step at DIR, which the "
+		"job to come saved\n"
+		"                      once, with the run's state in them\n"
+		"  --partial           and DIR's own where the run has nothing "
+		"of that name\n"
 		"  --all               every source range, however many\n"
 		"  --json              print JSON\n"
 		"  -h, --help          print this help\n"

@@ -72,6 +72,19 @@ static int add_text(cJSON *doc, const char *key, const char *text)
 	return !text || cJSON_AddStringToObject(doc, key, text) ? 0 : -ENOMEM;
 }
 
+static int add_like(cJSON *doc, const struct cfs_view_options *given)
+{
+	char id[17];
+
+	(void)snprintf(id, sizeof(id), "%016llx",
+		       (unsigned long long)given->like_id);
+	if (!cJSON_AddStringToObject(doc, "like", given->like) ||
+	    !cJSON_AddStringToObject(doc, "like_id", id) ||
+	    (given->partial && !cJSON_AddTrueToObject(doc, "partial")))
+		return -ENOMEM;
+	return 0;
+}
+
 int cfs_view_options_text(const struct cfs_view_options *given, char **text_out,
 			  struct cfs_error *err)
 {
@@ -88,6 +101,8 @@ int cfs_view_options_text(const struct cfs_view_options *given, char **text_out,
 		r = add_text(doc, "partition_method", given->method);
 	if (!r)
 		r = add_text(doc, "partition_generation", given->generation);
+	if (!r && given->like)
+		r = add_like(doc, given);
 	if (r < 0)
 		return r;
 	if (cJSON_GetArraySize(doc)) {

@@ -4,6 +4,7 @@
 #define CFS_CLI_VIEW_OPTIONS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "store/util/base.h"
 
@@ -13,6 +14,9 @@ struct cfs_error;
 struct cfs_view_options {
 	const char *rules; /* a file */
 	const char *boundaries, *method, *generation;
+	const char *like; /* a template, and what tells it from others */
+	uint64_t like_id;
+	bool partial;
 };
 
 /* The text, which the caller frees; NULL where none was given.  -EINVAL and

@@ -186,6 +186,8 @@ struct cfs_node *cfs_node_copy(struct cfs_pickle *doc,
 /* In a fresh copy: replaces the value of @key, or appends the pair. */
 void cfs_node_replace(struct cfs_pickle *doc, struct cfs_node *map,
 		      const char *key, struct cfs_node *value);
+/* In a fresh copy of an OBJECT: what it is built of. */
+void cfs_node_replace_state(struct cfs_node *object, struct cfs_node *state);
 /* In a fresh copy: drops @key if present; the order of the rest is kept. */
 void cfs_node_remove(struct cfs_node *map, const char *key);
 
@@ -225,6 +227,8 @@ bool cfs_node_as_real(const struct cfs_node *node, double *out);
 const char *cfs_node_as_str(const struct cfs_node *node); /* or NULL */
 bool cfs_node_as_bool(const struct cfs_node *node, bool *out);
 bool cfs_node_is_none(const struct cfs_node *node);
+/* An OBJECT's __dict__: what it was built of last, or NULL. */
+struct cfs_node *cfs_node_state(const struct cfs_node *node);
 /* builtins and copyreg also match their Python 2 names, both ways. */
 bool cfs_node_is_global(const struct cfs_node *node, const char *module,
 			const char *name);

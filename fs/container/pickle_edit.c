@@ -85,6 +85,17 @@ void cfs_node_replace(struct cfs_pickle *doc, struct cfs_node *map,
 	cfs_node_set_str(doc, map, key, value);
 }
 
+void cfs_node_replace_state(struct cfs_node *object, struct cfs_node *state)
+{
+	if (!object || !state || object->kind != CFS_NODE_OBJECT)
+		return;
+	for (uint32_t i = object->u.object->n_ops; i-- > 0;)
+		if (object->u.object->ops[i].kind == CFS_OP_BUILD) {
+			object->u.object->ops[i].a = state;
+			return;
+		}
+}
+
 static void remove_op(struct cfs_node_object *o, const char *key, size_t len)
 {
 	uint32_t n = o->n_ops;

@@ -173,6 +173,16 @@ struct cfs_node *cfs_seq_node_item(const struct cfs_node *seq, uint32_t i)
 	return seq->u.object->ops[seq->u.object->append_at + i].a;
 }
 
+struct cfs_node *cfs_node_state(const struct cfs_node *node)
+{
+	if (!node || node->kind != CFS_NODE_OBJECT)
+		return NULL;
+	for (uint32_t i = node->u.object->n_ops; i-- > 0;)
+		if (node->u.object->ops[i].kind == CFS_OP_BUILD)
+			return node->u.object->ops[i].a;
+	return NULL;
+}
+
 bool cfs_node_as_int(const struct cfs_node *node, int64_t *out)
 {
 	if (node && node->kind == CFS_NODE_INT)

@@ -48,6 +48,21 @@ static void layout_fini(struct layout *l)
 	cfs_buf_free(&l->ident);
 }
 
+/* One table may have the rows of another one before its own. */
+static bool is_row_of(const struct cfs_torchfile *file,
+		      const struct cfs_filetab *tab)
+{
+	uint32_t i = file->index;
+
+	if (file->tab == tab)
+		return true;
+	return i < cfs_filetab_count(tab) &&
+	       !strcmp(cfs_filetab_path(file->tab, i),
+		       cfs_filetab_path(tab, i)) &&
+	       cfs_version_equal(cfs_filetab_version(file->tab, i),
+				 cfs_filetab_version(tab, i));
+}
+
 /* The number of a storage: 0, 1, … in order of first encounter. */
 static int key_of(struct layout *l, const struct cfs_torch_storage *s,
 		  uint64_t *key_out)
@@ -58,7 +73,7 @@ static int key_of(struct layout *l, const struct cfs_torch_storage *s,
 		*key_out = *at - 1;
 		return 0;
 	}
-	if (s->file && s->file->tab != l->w->tab)
+	if (s->file && !is_row_of(s->file, l->w->tab))
 		return cfs_fail(l->err, -EINVAL,
 				"storage %s comes from another plan's file",
 				s->key);

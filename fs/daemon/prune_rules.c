@@ -35,7 +35,10 @@ static const char *reason_of(const struct cfs_prune_rules *rules,
 {
 	if (is_named(rules->pointer, step->name))
 		return "latest names it";
-	if (is_named(rules->settled, step->name))
+	if (is_named(rules->universal, step->name))
+		return "latest_universal names it";
+	if (is_named(rules->settled, step->name) ||
+	    is_named(rules->universal_settled, step->name))
 		return "a load gets it";
 	if (rules->pinned && rules->pinned(rules->arg, step->name))
 		return "pinned";

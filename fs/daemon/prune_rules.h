@@ -16,6 +16,8 @@ struct cfs_prune_rules {
 				  may still be written */
 	const char *pointer;   /* what `latest` holds, or NULL */
 	const char *settled;   /* what a load would get, or NULL */
+	const char *universal; /* what `latest_universal` holds, or NULL */
+	const char *universal_settled;
 	bool (*pinned)(void *arg, const char *name);
 	void *arg;
 };

@@ -2,8 +2,9 @@
  * Pointers after a crash.  A trainer writes `latest` when its own files are
  * written, maybe before the other ranks' are: what comes back may name a step
  * of which a part is missing.  Such a pointer is set to the newest whole step
- * before it, which is what a view of the run shows, too.  Where nothing may be
- * written it stays, and the log tells what to load.
+ * before it, which is what a view of the run shows, too.  `latest_universal`
+ * is another pointer of the run, to universal checkpoints only.  Where nothing
+ * may be written they stay, and the log tells what to load.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +21,6 @@
 #include "store/ns/ns.h"
 #include "store/util/log.h"
 #include "store/util/path.h"
-
-#define LATEST "latest"
 
 struct recover {
 	struct cfs_verb_context *context;
@@ -53,11 +52,13 @@ static int settle_run(struct recover *c, const char *run, const char *file,
 	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
 	struct cfs_error why = {""};
 	const struct cfs_steps_item *item;
+	const bool universal = !strcmp(file, CFS_STEPS_UNIVERSAL);
 	char pointer[256], number[24];
 	const char *text;
 	int r;
 
-	r = cfs_steps_pointer(c->source, run, pointer);
+	r = universal ? cfs_steps_universal(c->source, run, pointer)
+		      : cfs_steps_pointer(c->source, run, pointer);
 	if (r <= 0)
 		return r;
 	r = cfs_steps_is_whole(c->source, run, pointer, &why);
@@ -66,9 +67,10 @@ static int settle_run(struct recover *c, const char *run, const char *file,
 	r = cfs_steps_list(c->source, run, &steps);
 	if (r < 0)
 		return r;
-	item = cfs_steps_settle(&steps, pointer);
+	item = universal ? cfs_steps_settle_universal(&steps, pointer)
+			 : cfs_steps_settle(&steps, pointer);
 	text = item ? item->name : NULL;
-	if (item && strcmp(file, LATEST) != 0)
+	if (item && !strcmp(file, CFS_LAYOUT_POINTER))
 		text = cfs_layout_pointer_text(item->name, number) ? number
 								   : NULL;
 	if (!text) {
@@ -100,11 +102,12 @@ static bool counts(struct recover *c, const char *run, const char *file)
 	_cleanup_(cfs_freep) char *latest = NULL;
 	struct stat st;
 
-	if (!strcmp(file, LATEST))
+	if (!strcmp(file, CFS_STEPS_LATEST) ||
+	    !strcmp(file, CFS_STEPS_UNIVERSAL))
 		return true;
 	if (strcmp(file, CFS_LAYOUT_POINTER) != 0)
 		return false;
-	latest = cfs_path_join(run, LATEST);
+	latest = cfs_path_join(run, CFS_STEPS_LATEST);
 	return latest && c->source->ops->stat(c->source, latest, &st) < 0;
 }
 

@@ -14,6 +14,8 @@
 #include "store/util/grow.h"
 #include "store/util/path.h"
 
+#define UNIVERSAL_WORD "_universal"
+
 void cfs_steps_free(struct cfs_steps *steps)
 {
 	size_t i;
@@ -112,6 +114,7 @@ static int judge(struct cfs_source *source, const char *run, const char *name,
 	r = cfs_format_probe(source, path, &format);
 	if (!r) {
 		r = format->complete(source, path, &why);
+		item->format = format;
 		item->whole = r > 0;
 		snprintf(item->why, sizeof(item->why), "%.159s", why.text);
 		return r < 0 ? r : 1;
@@ -197,25 +200,39 @@ int cfs_steps_list(struct cfs_source *source, const char *run,
 	return 0;
 }
 
-/* ---- the pointer ---- */
+/* ---- pointers ---- */
 
-int cfs_steps_pointer(struct cfs_source *source, const char *run,
-		      char name_out[256])
+static int read_pointer(struct cfs_source *source, const char *run,
+			const char *file, char name_out[256])
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(run, "latest");
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run, file);
 	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
 	int r;
 
 	if (!path)
 		return -ENOMEM;
 	r = cfs_source_read_small(source, path, 4096, &text);
-	if (r == -ENOENT)
-		return cfs_layout_pointer(source, run, name_out);
 	if (r == -EISDIR || r == -EFBIG || r == -EINVAL)
 		return 0;
 	if (r < 0)
 		return r;
 	return cfs_step_pointed(text.data, text.len, name_out);
+}
+
+int cfs_steps_pointer(struct cfs_source *source, const char *run,
+		      char name_out[256])
+{
+	int r = read_pointer(source, run, CFS_STEPS_LATEST, name_out);
+
+	return r == -ENOENT ? cfs_layout_pointer(source, run, name_out) : r;
+}
+
+int cfs_steps_universal(struct cfs_source *source, const char *run,
+			char name_out[256])
+{
+	int r = read_pointer(source, run, CFS_STEPS_UNIVERSAL, name_out);
+
+	return r == -ENOENT ? 0 : r;
 }
 
 int cfs_steps_is_whole(struct cfs_source *source, const char *run,
@@ -234,8 +251,14 @@ int cfs_steps_is_whole(struct cfs_source *source, const char *run,
 	return r < 0 ? r : item.whole;
 }
 
-static const struct cfs_steps_item *
-newest_below(const struct cfs_steps *steps, int64_t below, const char *like)
+struct wanted {
+	const struct cfs_format *format; /* NULL: any, or none */
+	const char *like;		 /* NULL: of any name */
+	int64_t below;
+};
+
+static const struct cfs_steps_item *newest_below(const struct cfs_steps *steps,
+						 const struct wanted *wanted)
 {
 	size_t i = steps->n;
 
@@ -243,29 +266,82 @@ newest_below(const struct cfs_steps *steps, int64_t below, const char *like)
 		const struct cfs_steps_item *s = &steps->list[i];
 
 		if (s->whole && (s->number >= 0 || s->order_ns) &&
-		    s->number < below &&
-		    (!like || cfs_step_is_like(s->name, like)))
+		    s->number < wanted->below &&
+		    (!wanted->format || s->format == wanted->format) &&
+		    (!wanted->like || cfs_step_is_like(s->name, wanted->like)))
 			return s;
 	}
+	return NULL;
+}
+
+static const struct cfs_steps_item *find(const struct cfs_steps *steps,
+					 const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < steps->n; i++)
+		if (!strcmp(steps->list[i].name, name))
+			return &steps->list[i];
 	return NULL;
 }
 
 const struct cfs_steps_item *cfs_steps_settle(const struct cfs_steps *steps,
 					      const char *pointer)
 {
+	const struct cfs_steps_item *named = find(steps, pointer);
+	const struct wanted wanted = {named ? named->format : NULL, pointer,
+				      cfs_step_number(pointer)};
+
+	return named && named->whole ? named : newest_below(steps, &wanted);
+}
+
+/* Of a name without the word that says what is in it. */
+static bool without_word(const char *name, char out[256])
+{
+	const size_t len = strlen(name), word = strlen(UNIVERSAL_WORD);
+
+	snprintf(out, 256, "%s", name);
+	if (len <= word || len >= 256 ||
+	    strcmp(name + len - word, UNIVERSAL_WORD) != 0)
+		return false;
+	out[len - word] = '\0';
+	return true;
+}
+
+const struct cfs_steps_item *
+cfs_steps_settle_universal(const struct cfs_steps *steps, const char *pointer)
+{
+	const struct cfs_steps_item *named = find(steps, pointer);
+	const struct cfs_steps_item *best = NULL;
+	char bare[256], other[256];
+	const bool word = without_word(pointer, bare);
+	const int64_t below = cfs_step_number(bare);
+	int64_t n, most = 0;
 	size_t i;
 
-	for (i = 0; i < steps->n; i++)
-		if (steps->list[i].whole &&
-		    !strcmp(steps->list[i].name, pointer))
-			return &steps->list[i];
-	return newest_below(steps, cfs_step_number(pointer), pointer);
+	if (named && named->whole)
+		return named;
+	for (i = 0; i < steps->n; i++) {
+		const struct cfs_steps_item *s = &steps->list[i];
+
+		if (!s->whole || s->format != &cfs_format_universal ||
+		    without_word(s->name, other) != word ||
+		    !cfs_step_is_like(other, bare))
+			continue;
+		n = cfs_step_number(other);
+		if (n < most || n >= below)
+			continue;
+		best = s;
+		most = n;
+	}
+	return best;
 }
 
 int cfs_steps_resolve(struct cfs_source *source, const char *run,
 		      char name_out[256])
 {
 	_cleanup_(cfs_steps_free) struct cfs_steps steps = {0};
+	static const struct wanted any = {NULL, NULL, INT64_MAX};
 	const struct cfs_steps_item *item = NULL;
 	char pointer[256];
 	bool named;
@@ -284,7 +360,7 @@ int cfs_steps_resolve(struct cfs_source *source, const char *run,
 	if (named)
 		item = cfs_steps_settle(&steps, pointer);
 	if (!item)
-		item = newest_below(&steps, INT64_MAX, NULL);
+		item = newest_below(&steps, &any);
 	if (!item || strlen(item->name) >= 256)
 		return 0;
 	strcpy(name_out, item->name);

@@ -12,7 +12,11 @@
 #include "store/util/base.h"
 
 struct cfs_error;
+struct cfs_format;
 struct cfs_source;
+
+#define CFS_STEPS_LATEST    "latest"
+#define CFS_STEPS_UNIVERSAL "latest_universal"
 
 struct cfs_steps_item {
 	char *name;
@@ -22,6 +26,7 @@ struct cfs_steps_item {
 	char why[160]; /* what is missing */
 	/* Where this tells which is newer, not the number; else 0. */
 	int64_t order_ns;
+	const struct cfs_format *format; /* NULL: none reads it */
 };
 struct cfs_steps { /* ascending by order_ns, number, name */
 	size_t n, cap;
@@ -37,14 +42,21 @@ void cfs_steps_free(struct cfs_steps *steps); /* for _cleanup_ too */
  * none, or it holds no name. */
 CFS_MUST_CHECK int cfs_steps_pointer(struct cfs_source *source, const char *run,
 				     char name_out[256]);
+/* The same of `latest_universal`. */
+CFS_MUST_CHECK int cfs_steps_universal(struct cfs_source *source,
+				       const char *run, char name_out[256]);
 /* 1 whole; 0 with the reason; or why it cannot be told. */
 CFS_MUST_CHECK int cfs_steps_is_whole(struct cfs_source *source,
 				      const char *run, const char *name,
 				      struct cfs_error *err);
-/* What @pointer names if that is whole, else the newest whole step with a
- * smaller number; NULL: none. */
+/* What @pointer names if that is whole, else the newest whole step of its
+ * format with a smaller number; NULL: none. */
 const struct cfs_steps_item *cfs_steps_settle(const struct cfs_steps *steps,
 					      const char *pointer);
+/* The same where it has to be a universal checkpoint, which are often called
+ * like step8_universal. */
+const struct cfs_steps_item *
+cfs_steps_settle_universal(const struct cfs_steps *steps, const char *pointer);
 /*
  * The step to resume from: what the pointer settles to; where there is no
  * pointer, or nothing whole at or before it, the newest whole step.  1 with its

@@ -26,8 +26,8 @@ struct prune {
 	uint64_t run_ino;
 	struct cfs_steps steps;
 	const char **reasons;
-	char pointer[256];
-	int pin_r; /* an error of looking pins up */
+	char pointer[256], universal[256]; /* "": none */
+	int pin_r;			   /* an error of looking pins up */
 };
 
 static void prune_fini(struct prune *p)
@@ -56,9 +56,38 @@ static bool is_pinned(void *arg, const char *name)
 	return r != 0;
 }
 
+static int read_pointers(struct prune *p)
+{
+	int r = cfs_steps_pointer(p->source, p->run, p->pointer);
+
+	if (r < 0)
+		return r;
+	if (!r)
+		p->pointer[0] = '\0';
+	r = cfs_steps_universal(p->source, p->run, p->universal);
+	if (!r)
+		p->universal[0] = '\0';
+	return CFS_MIN(r, 0);
+}
+
+static void name_pointed(const struct prune *p, struct cfs_prune_rules *rules)
+{
+	const struct cfs_steps_item *item;
+
+	if (p->pointer[0]) {
+		rules->pointer = p->pointer;
+		item = cfs_steps_settle(&p->steps, p->pointer);
+		rules->settled = item ? item->name : NULL;
+	}
+	if (p->universal[0]) {
+		rules->universal = p->universal;
+		item = cfs_steps_settle_universal(&p->steps, p->universal);
+		rules->universal_settled = item ? item->name : NULL;
+	}
+}
+
 static int decide(struct prune *p, const cJSON *arguments)
 {
-	const struct cfs_steps_item *settled = NULL;
 	struct timespec now;
 	uint64_t newer = cfs_verb_u64(arguments, "newer_than_seconds", 0);
 	struct cfs_prune_rules rules = {
@@ -70,19 +99,12 @@ static int decide(struct prune *p, const cJSON *arguments)
 	};
 	int r;
 
-	r = cfs_steps_pointer(p->source, p->run, p->pointer);
+	r = read_pointers(p);
+	if (!r)
+		r = cfs_steps_list(p->source, p->run, &p->steps);
 	if (r < 0)
 		return r;
-	if (r > 0)
-		rules.pointer = p->pointer;
-	else
-		p->pointer[0] = '\0';
-	r = cfs_steps_list(p->source, p->run, &p->steps);
-	if (r < 0)
-		return r;
-	if (rules.pointer)
-		settled = cfs_steps_settle(&p->steps, p->pointer);
-	rules.settled = settled ? settled->name : NULL;
+	name_pointed(p, &rules);
 	clock_gettime(CLOCK_REALTIME, &now);
 	rules.now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	/* longer ago than can be counted: all are newer */
@@ -101,13 +123,12 @@ static int decide(struct prune *p, const cJSON *arguments)
 /* Somebody may have saved or pinned while the rest was being removed. */
 static int still_goes(struct prune *p, const char *name)
 {
-	char pointer[256];
-	int r;
+	int r = read_pointers(p);
 
-	r = cfs_steps_pointer(p->source, p->run, pointer);
-	if (r < 0)
-		return r;
-	return !(r > 0 && !strcmp(pointer, name)) && !is_pinned(p, name);
+	return r < 0 ? r
+		     : strcmp(p->pointer, name) != 0 &&
+			       strcmp(p->universal, name) != 0 &&
+			       !is_pinned(p, name);
 }
 
 static void forget(struct cfs_verb_context *context, uint64_t ino,

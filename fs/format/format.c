@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/hash.h"
 
 const struct cfs_format *const cfs_formats[] = {&cfs_format_deepspeed,
 						&cfs_format_universal, NULL};
@@ -72,4 +74,25 @@ int cfs_step_check(const struct cfs_step *step, struct cfs_error *err)
 	int r = check_all(step, step->files, false, err);
 
 	return r < 0 ? r : check_all(step, step->beside, true, err);
+}
+
+uint64_t cfs_step_fingerprint(const struct cfs_step *step)
+{
+	uint32_t n = cfs_filetab_count(step->files);
+	uint64_t sum = 0;
+
+	/* a sum: rows are in no order that must stay */
+	for (uint32_t i = step->first_file; i < n; i++) {
+		const struct cfs_version *v =
+			cfs_filetab_version(step->files, i);
+		const char *name = cfs_filetab_path(step->files, i);
+		const uint64_t words[] = {v->size, (uint64_t)v->mtime_ns};
+
+		if (!strncmp(name, step->path, strlen(step->path)))
+			name += strlen(step->path);
+		name += *name == '/';
+		sum += cfs_hash64(words, sizeof(words),
+				  cfs_hash64(name, strlen(name), 0));
+	}
+	return sum;
 }

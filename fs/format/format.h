@@ -40,6 +40,13 @@ struct cfs_step {
 	struct cfs_source *source; /* borrowed, outlives the step */
 	struct cfs_filepool *pool; /* borrowed, outlives the step */
 	struct cfs_filetab *files; /* all files of the step, with versions */
+	/* Of a step that is made with another one: the rows before are those
+	 * of the other. */
+	uint32_t first_file;
+	/* What a step in memory is made with, beside the one it is made of;
+	 * its files must stay as well.  Or NULL. */
+	struct cfs_step *also;
+	char *note; /* what of the two was left out, in words; or NULL */
 	/* What else read() looked at, directories too, with versions: where
 	 * that changes, the step is another one.  Or NULL. */
 	struct cfs_filetab *beside;
@@ -85,6 +92,17 @@ struct cfs_format {
 	int (*write)(struct cfs_step *step, const struct cfs_resolved *target,
 		     struct cfs_tree **tree_out, struct cfs_error *err);
 
+	/*
+	 * The files of the step at @like (below @source, which @pool opens
+	 * files of, too), with the state of @step in them.  The options of
+	 * @request say the rest; the target is *resolved_out.  Or NULL.
+	 * -ENOTSUP, -EINVAL: @err says what the two do not share.
+	 */
+	int (*fill)(struct cfs_step *step, struct cfs_source *source,
+		    struct cfs_filepool *pool, const char *like,
+		    const struct cfs_request *request,
+		    struct cfs_tree **tree_out, struct cfs_error *err);
+
 	/* Is the step whole?  From names (and, where that is how the format
 	 * tells, small files) alone, cheap enough for every step of a run:
 	 * 1 whole, 0 with what is missing in @err, or a negative errno. */
@@ -109,6 +127,9 @@ void cfs_step_unrefp(struct cfs_step **step);
 /* Are all files still the ones that were read?  0, -ESTALE (named), … */
 CFS_MUST_CHECK int cfs_step_check(const struct cfs_step *step,
 				  struct cfs_error *err);
+/* What tells this step's files from others', wherever they are seen from:
+ * names, sizes and times of change of their content. */
+uint64_t cfs_step_fingerprint(const struct cfs_step *step);
 /* Prints "global_step1000 dp=64 zero=1 …" style facts are the CLI's job. */
 
 /*

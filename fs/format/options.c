@@ -93,6 +93,48 @@ static int take_generation(const cJSON *item, struct cfs_options *out,
 	return 0;
 }
 
+/* ---- templates ---- */
+
+static int take_like(const cJSON *item, struct cfs_options *out,
+		     struct cfs_error *err)
+{
+	out->like = cJSON_GetStringValue(item);
+	if (!out->like || out->like[0] != '/')
+		return cfs_fail(err, -EINVAL, "like: no absolute path");
+	return 0;
+}
+
+static int take_like_id(const cJSON *item, struct cfs_options *out,
+			struct cfs_error *err)
+{
+	const char *s = cJSON_GetStringValue(item);
+
+	if (!s || strlen(s) != 16 || strspn(s, "0123456789abcdef") != 16)
+		return cfs_fail(err, -EINVAL, "like_id: no fingerprint");
+	out->like_id = strtoull(s, NULL, 16);
+	return 0;
+}
+
+static int take_partial(const cJSON *item, struct cfs_options *out,
+			struct cfs_error *err)
+{
+	if (!cJSON_IsBool(item))
+		return cfs_fail(err, -EINVAL, "partial: true or false");
+	out->partial = cJSON_IsTrue(item);
+	return 0;
+}
+
+static int check_like(const struct cfs_options *o, struct cfs_error *err)
+{
+	if (!o->like && (o->partial || o->like_id))
+		return cfs_fail(err, -EINVAL, "partial is for templates: like");
+	if (o->like && cfs_options_of_stages(o))
+		return cfs_fail(err, -EINVAL,
+				"a template says itself where the stages of "
+				"its pipeline begin");
+	return 0;
+}
+
 /* ---- all of it ---- */
 
 static int take(const cJSON *item, struct cfs_options *out,
@@ -108,6 +150,12 @@ static int take(const cJSON *item, struct cfs_options *out,
 		return take_method(item, out, err);
 	if (!strcmp(key, "partition_generation") && out->old < 0)
 		return take_generation(item, out, err);
+	if (!strcmp(key, "like") && !out->like)
+		return take_like(item, out, err);
+	if (!strcmp(key, "like_id") && !out->like_id)
+		return take_like_id(item, out, err);
+	if (!strcmp(key, "partial") && !out->partial)
+		return take_partial(item, out, err);
 	return cfs_fail(err, -EINVAL,
 			"'%.80s' is no option of a view, or comes twice", key);
 }
@@ -133,6 +181,8 @@ int cfs_options_parse(const char *text, struct cfs_options *out,
 		r = cfs_fail(err, -EINVAL,
 			     "boundaries leave nothing for a partition method "
 			     "or generation to say");
+	if (!r)
+		r = check_like(&made, err);
 	if (r < 0) {
 		cfs_options_fini(&made);
 		return r;

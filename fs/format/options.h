@@ -1,10 +1,13 @@
 /*
  * What a named view says that no item of a name can: how ranks share a model's
- * parameters, and where the stages of its pipeline begin.  A JSON text,
+ * parameters, where the stages of its pipeline begin, or which template's files
+ * are filled.  A JSON text,
  *
  *   {"rules": [{"name": "attention.dense.bias", "is": "sum"}],
  *    "boundaries": [0, 4, 9],
- *    "partition_method": "type:transformer", "partition_generation": "old"}
+ *    "partition_method": "type:transformer", "partition_generation": "old",
+ *    "like": "/ckpt/dummy/global_step1", "like_id": "0123456789abcdef",
+ *    "partial": true}
  *
  * each key optional.  Pure: no I/O.
  */
@@ -35,6 +38,11 @@ struct cfs_options {
 	uint32_t n_bounds;
 	const char *method; /* or NULL */
 	int old;	    /* generation of DeepSpeed: 1, 0 new, -1 not said */
+	/* A template's directory, its fingerprint, and whether it and the step
+	 * may have parameters that the other one lacks; like is NULL: none. */
+	const char *like;
+	uint64_t like_id;
+	bool partial;
 };
 
 /* -EINVAL: @err names the key; -E2BIG, -ENOMEM. */

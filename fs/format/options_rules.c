@@ -10,7 +10,8 @@
 
 #define RULES_MAX 4096
 #define KINDS                                                                  \
-	"same, rows, columns, vocab, vocab-columns, sum, halves or parts:N"
+	"same, rows, columns, vocab, vocab-columns, sum, mean, halves or "     \
+	"parts:N"
 
 static void json_deletep(cJSON **json)
 {
@@ -29,6 +30,7 @@ static const struct {
 	{"sum", CFS_RULE_SUM, 0},
 	{"halves", CFS_RULE_PARTS, 2},
 	{"vocab-columns", CFS_RULE_VOCAB_COLUMNS, 0},
+	{"mean", CFS_RULE_MEAN, 0},
 };
 
 /* "parts:3"; 0: it is not. */

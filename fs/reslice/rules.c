@@ -83,12 +83,92 @@ static int cut_even(const struct question *q, uint32_t dim, uint32_t n)
 
 /* ---- vocabularies ---- */
 
+/* More of them are more padding; fewer must still hold the vocabulary. */
+static int told_rows(const struct question *q, uint64_t rows, uint64_t *out)
+{
+	uint64_t words = q->facts->vocabulary, to = q->facts->rows;
+
+	if (!words && to < rows)
+		return cfs_fail(q->err, -ENOTSUP,
+				"of %llu rows %llu stay: say how many the "
+				"vocabulary has without padding (@vocabN)",
+				(unsigned long long)rows,
+				(unsigned long long)to);
+	if (words > to || words > rows)
+		return cfs_fail(q->err, -EINVAL,
+				"there are %llu rows, less than a vocabulary "
+				"of %llu",
+				(unsigned long long)CFS_MIN(to, rows),
+				(unsigned long long)words);
+	*out = to;
+	return 0;
+}
+
+/* What makes words of the last layer's output: a rank of several has all of its
+ * rows, or all of its columns.  1: cut by columns, 0: by rows, -1: not told. */
+static int output_columns(const struct question *q)
+{
+	uint64_t hidden = q->facts->hidden;
+
+	if (q->ndim != 2 || q->tp == 1 || !hidden)
+		return q->facts->output_columns;
+	return q->shape[1] != hidden;
+}
+
+/* Has it padded rows?  1: and is cut by columns, 0: by rows, -1: it has not. */
+static int vocab_columns(const struct question *q)
+{
+	switch (q->rule->kind) {
+	case CFS_RULE_VOCAB:
+		return 0;
+	case CFS_RULE_VOCAB_COLUMNS:
+		return 1;
+	case CFS_RULE_OUTPUT: /* of one rank for one it does not matter */
+		return CFS_MAX(output_columns(q),
+			       q->tp == 1 && q->to_tp == 1 ? 0 : -1);
+	default:
+		return -1;
+	}
+}
+
+/* Converters drop padding: what is left is the vocabulary. */
+static bool lacks_padding(const struct question *q)
+{
+	const struct cfs_model_facts *f = q->facts;
+
+	return !vocab_columns(q) && f->padding_cut && f->divisible_by &&
+	       q->shape[0] * q->tp % (f->divisible_by * q->tp);
+}
+
+/* Other rows at as many ranks? */
+static bool is_repadded(const struct question *q)
+{
+	int columns = vocab_columns(q);
+
+	return lacks_padding(q) ||
+	       (columns >= 0 && q->facts->rows &&
+		q->facts->rows != q->shape[0] * (columns ? 1 : q->tp));
+}
+
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
 static int vocab_rows(const struct question *q, uint64_t rows, uint64_t *out)
 {
 	uint64_t unit, now = q->facts->divisible_by * q->tp;
 	uint64_t words = q->facts->vocabulary;
 
+	if (q->facts->rows)
+		return told_rows(q, rows, out);
+	if (q->facts->padded_to && q->facts->padded_to == rows) {
+		*out = rows;
+		return rows % q->to_tp
+			       ? cfs_fail(q->err, -EINVAL,
+					  "%llu rows cannot be cut "
+					  "for %u ranks",
+					  (unsigned long long)rows, q->to_tp)
+			       : 0;
+	}
+	if (!words && lacks_padding(q))
+		words = rows;
 	if (!q->facts->divisible_by)
 		return cfs_fail(q->err, -ENOTSUP,
 				"the checkpoint does not say how its "
@@ -165,6 +245,8 @@ static int qkv(const struct question *q)
 	const struct cfs_model_facts *f = q->facts;
 	uint64_t rows = q->shape[0] * q->tp, kv, head;
 
+	if (f->qkv_unknown)
+		return cfs_fail(q->err, -ENOTSUP, "%s", f->qkv_unknown);
 	if (!f->hidden || !f->heads || f->hidden % f->heads ||
 	    rows < f->hidden || (rows - f->hidden) % 2)
 		return cfs_fail(q->err, -ENOTSUP,
@@ -178,7 +260,7 @@ static int qkv(const struct question *q)
 				"%u ranks",
 				(unsigned long long)f->heads,
 				(unsigned long long)(kv / head), q->to_tp);
-	if (kv == f->hidden || f->qkv_in_parts == 0)
+	if ((kv == f->hidden && !f->qkv_always) || f->qkv_in_parts == 0)
 		return cut_even(q, 0, 1);
 	if (f->qkv_in_parts < 0)
 		return cfs_fail(q->err, -ENOTSUP,
@@ -203,33 +285,30 @@ static int row_bias(const struct question *q)
 	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
 }
 
-/* What makes words of the last layer's output.  A rank of several has all of
- * its rows, or all of its columns. */
 static int output(const struct question *q)
 {
 	uint64_t hidden = q->facts->hidden, all;
+	int columns = output_columns(q);
 
 	if (q->ndim != 2)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == 1 || !hidden) {
-		if (q->facts->output_columns < 0)
-			return cfs_fail(q->err, -ENOTSUP,
-					"whether ranks cut it by rows or by "
-					"columns (output_layer_parallelism) is "
-					"not told: rule \"vocab\" or "
-					"\"vocab-columns\" (view add --rules)");
-		return vocab(q, q->facts->output_columns > 0);
-	}
-	if (q->shape[1] == hidden)
-		return vocab(q, false);
-	if (cfs_mul_u64(q->shape[1], q->tp, &all) && all == hidden)
-		return vocab(q, true);
-	return cfs_fail(q->err, -EINVAL,
-			"%llu columns are neither the %llu of the model nor "
-			"one of %u parts of them",
-			(unsigned long long)q->shape[1],
-			(unsigned long long)hidden, q->tp);
+	if (columns < 0 && q->tp == 1 && q->to_tp == 1 && !q->whole)
+		columns = 0;
+	if (columns < 0)
+		return cfs_fail(q->err, -ENOTSUP,
+				"whether ranks cut it by rows or by columns "
+				"(output_layer_parallelism) is not told: rule "
+				"\"vocab\" or \"vocab-columns\" (view add "
+				"--rules)");
+	if (columns && hidden &&
+	    (!cfs_mul_u64(q->shape[1], q->tp, &all) || all != hidden))
+		return cfs_fail(q->err, -EINVAL,
+				"%llu columns are neither the %llu of the "
+				"model nor one of %u parts of them",
+				(unsigned long long)q->shape[1],
+				(unsigned long long)hidden, q->tp);
+	return vocab(q, columns);
 }
 
 static int ask(const struct question *q)
@@ -239,13 +318,15 @@ static int ask(const struct question *q)
 	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
-		return whole(q, CFS_TP_SAME);
+	if (q->tp == q->to_tp && !q->whole && !is_repadded(q))
+		return whole(q, CFS_TP_SAME); /* each rank keeps what it has */
 	switch (rule->kind) {
 	case CFS_RULE_SAME:
 		return whole(q, CFS_TP_SAME);
 	case CFS_RULE_SUM:
 		return whole(q, CFS_TP_SUM);
+	case CFS_RULE_MEAN:
+		return whole(q, CFS_TP_MEAN);
 	case CFS_RULE_ROWS:
 		return cut_even(q, 0, 1);
 	case CFS_RULE_COLUMNS:

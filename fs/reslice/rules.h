@@ -20,6 +20,7 @@ enum cfs_rule_kind {
 	/* the same, but cut along dimension 1 */
 	CFS_RULE_VOCAB_COLUMNS,
 	CFS_RULE_SUM,	/* each rank has a share of the sum */
+	CFS_RULE_MEAN,	/* copies that went apart: their mean */
 	CFS_RULE_PARTS, /* rows in equal parts, each cut by itself */
 	/* decided by the model's facts: */
 	CFS_RULE_QKV,	   /* queries, keys and values in one */
@@ -47,8 +48,13 @@ struct cfs_model_facts {
 				* (1), or head by head (0) */
 	int output_columns;    /* OUTPUT of one rank would be cut by columns:
 				* 1, 0; of several their shape shows it */
-	uint64_t vocabulary;   /* without padding */
-	uint64_t divisible_by; /* the padding's unit, times the ranks */
+	bool qkv_always;     /* that decides as well where keys are not fewer */
+	uint64_t vocabulary; /* without padding */
+	uint64_t divisible_by;	 /* the padding's unit, times the ranks */
+	uint64_t padded_to;	 /* rows there are at any number of ranks */
+	const char *qkv_unknown; /* why their order is not known, or NULL */
+	uint64_t rows;		 /* padded, at the target: told, not computed */
+	bool padding_cut; /* rows that it does not divide are the vocabulary */
 };
 
 /* The first of @rules (ended by a NULL name) for @name, or NULL. */
@@ -58,7 +64,8 @@ const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
 /*
  * The layouts of a parameter of which each of @tp ranks has @shape, for those
  * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where
- * both numbers are the same nothing is asked: each rank keeps what it has.
+ * both numbers are the same nothing is asked: each rank keeps what it has, and
+ * gets the padding that was cut off.
  * -EINVAL: it cannot be cut so; -ENOTSUP: it cannot be told how, and @err names
  * the rule or option that would decide it.
  */

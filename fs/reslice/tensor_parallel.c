@@ -138,7 +138,7 @@ static bool alike(const struct pieces *p)
 		    p->v[i].start != p->v[0].start ||
 		    p->v[i].len != p->v[0].len)
 			return false;
-	return p->n > 0;
+	return p->v && p->n;
 }
 
 static int append_box(const struct pieces *p, const struct box *b,
@@ -248,7 +248,8 @@ static int append_cut(const struct cfs_tp_layout *from,
 	return r;
 }
 
-static int append_share(const struct cfs_tp_source *source, uint32_t tp,
+/* The sum of all ranks', in @n shares. */
+static int append_share(const struct cfs_tp_source *source, uint32_t n,
 			struct cfs_map *map)
 {
 	_cleanup_(cfs_freep) struct cfs_map **ranks =
@@ -258,7 +259,7 @@ static int append_share(const struct cfs_tp_source *source, uint32_t tp,
 	int r = ranks && weights ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; !r && i < source->tp; i++) {
-		weights[i] = 1.0 / tp;
+		weights[i] = 1.0 / n;
 		ranks[i] = tensors(source, i, 1, map);
 		r = ranks[i] ? 0 : -ENOMEM;
 	}
@@ -281,6 +282,8 @@ int cfs_tp_append(const struct cfs_tp_layout *from,
 		return source->append(source->arg, rank % source->tp, map);
 	if (from->kind == CFS_TP_CUT)
 		return append_cut(from, source, to, tp, rank, map);
+	if (from->kind == CFS_TP_MEAN)
+		return append_share(source, source->tp, map);
 	/* as they are: their parts need not be equal */
 	return tp == source->tp ? source->append(source->arg, rank, map)
 				: append_share(source, tp, map);

@@ -19,6 +19,7 @@ enum cfs_tp_kind {
 	CFS_TP_SAME, /* all ranks have all of it */
 	CFS_TP_CUT,  /* cut along one dimension */
 	CFS_TP_SUM,  /* what counts is the sum over the ranks */
+	CFS_TP_MEAN, /* copies that went apart: the mean of the ranks' */
 };
 
 #define CFS_TP_DIMS_MAX	 4u

@@ -45,6 +45,8 @@ const char *cfs_origin_name(enum cfs_origin origin)
 		return "ds_config";
 	case CFS_FROM_DEFAULT:
 		return "default";
+	case CFS_FROM_TEMPLATE:
+		return "template";
 	}
 	return "?";
 }

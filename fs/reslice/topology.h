@@ -36,6 +36,7 @@ enum cfs_origin {
 	CFS_FROM_SOURCE,
 	CFS_FROM_CONFIG,  /* the ds_config saved in the checkpoint */
 	CFS_FROM_DEFAULT, /* DeepSpeed's default */
+	CFS_FROM_TEMPLATE,
 };
 const char *cfs_origin_name(enum cfs_origin origin);
 

@@ -11,13 +11,15 @@
 #define CFS_POINTER_UNIVERSAL "latest_universal"
 
 struct cfs_views {
-	struct cfs_source *source; /* borrowed */
-	struct cfs_filepool *pool;
+	struct cfs_source *source;  /* borrowed */
+	struct cfs_source *outside; /* it, with the machine's files */
+	struct cfs_filepool *pool;  /* of outside */
 	struct cfs_blockcache *cache;
 	struct cfs_plans *plans;
 	struct cfs_notes *notes;
 	struct cfs_written *written;
 	char *source_path; /* real path, for the registry; or NULL */
+	char *real_path;   /* where the source's root is; or NULL */
 	bool crc_full, forget_trees, writable;
 	struct cfs_vnode *root;
 };
@@ -99,8 +101,21 @@ int cfs_view_dir_kind(struct cfs_views *views, const char *path,
 
 /* ---- registry.c ---- */
 
+/* What an entry asks for, options aside. */
+int cfs_registry_request(const struct cfs_registry_entry *entry,
+			 struct cfs_request *out, struct cfs_error *err);
 /* The registry failed with @r: says where it is, and what names another. */
 int cfs_registry_fail(struct cfs_error *err, int r);
+
+/* ---- outside.c ---- */
+
+/* @inner (borrowed) with the machine's files, whose paths begin with '/'. */
+struct cfs_source *cfs_outside_new(struct cfs_source *inner);
+/* What such a source calls the absolute @path: below @named, which is how
+ * views are registered of it (perhaps in a store), it is its own; @real is
+ * where its root is, if that is not the same.  Both may be NULL. */
+int cfs_outside_path(const char *path, const char *named, const char *real,
+		     char **out);
 
 /* ---- lookup.c ---- */
 
@@ -111,6 +126,14 @@ int cfs_view_new_step(struct cfs_views *views, const char *path,
 		      const struct stat *st, const struct cfs_request *request,
 		      const struct cfs_plan *plan, uint64_t seed,
 		      const char *name, struct cfs_vnode **out);
+
+/* The reason why a view in a view is none; -EINVAL. */
+int cfs_view_refuse_nested(const char *name, struct cfs_error *err);
+
+/* ---- lookup_step.c ---- */
+
+int cfs_view_lookup_in_step(struct cfs_vnode *dir, const char *name,
+			    struct cfs_vnode **out, struct cfs_error *err);
 
 /* ---- pointer.c ---- */
 

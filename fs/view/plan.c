@@ -16,9 +16,11 @@
 #include <string.h>
 
 #include "fs/format/format.h"
+#include "fs/format/options.h"
 #include "fs/view/internal.h"
 #include "store/util/error.h"
 #include "store/util/hash.h"
+#include "store/util/log.h"
 
 enum {
 	STEPS_MAX = 16,
@@ -30,6 +32,7 @@ struct planned {
 	struct planned *next; /* newest first */
 	char view[CFS_VIEW_NAME_MAX];
 	struct cfs_tree *tree; /* NULL: as saved, or refused */
+	bool like;	       /* of a template */
 	int r;
 	struct cfs_error why;
 };
@@ -50,9 +53,8 @@ struct entry {
 };
 
 struct cfs_plans {
+	const struct cfs_views *views; /* borrowed */
 	struct cfs_source *source;
-	struct cfs_filepool *pool;
-	bool crc_full;
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* some entry is no longer busy */
 	struct entry *entries;
@@ -83,16 +85,14 @@ static void free_entry(struct entry *e)
 	free(e);
 }
 
-struct cfs_plans *cfs_plans_new(struct cfs_source *source,
-				struct cfs_filepool *pool, bool crc_full)
+struct cfs_plans *cfs_plans_new(const struct cfs_views *views)
 {
 	struct cfs_plans *plans = calloc(1, sizeof(*plans));
 
 	if (!plans)
 		return NULL;
-	plans->source = source;
-	plans->pool = pool;
-	plans->crc_full = crc_full;
+	plans->views = views;
+	plans->source = views->source;
 	pthread_mutex_init(&plans->lock, NULL);
 	pthread_cond_init(&plans->idle, NULL);
 	return plans;
@@ -295,8 +295,26 @@ static void load(struct cfs_plans *plans, const char *path, struct loaded *out)
 	out->r = hash_names(plans, path, format, &out->names);
 	if (out->r < 0)
 		return;
-	out->r = format->read(plans->source, plans->pool, path, &out->step,
-			      &out->why);
+	out->r = format->read(plans->source, plans->views->pool, path,
+			      &out->step, &out->why);
+}
+
+/* Trees that another step is part of, which is no longer what it was. */
+static struct planned *take_stale(struct entry *e)
+{
+	struct planned **p = &e->planned, *stale = NULL, *one;
+
+	while ((one = *p)) {
+		if (!one->tree || !one->tree->step->also ||
+		    !cfs_step_check(one->tree->step->also, NULL)) {
+			p = &one->next;
+			continue;
+		}
+		*p = one->next;
+		one->next = stale;
+		stale = one;
+	}
+	return stale;
 }
 
 /* Looks at the step again, or for the first time. */
@@ -315,6 +333,8 @@ static void refresh(struct cfs_plans *plans, struct entry *e,
 		keep = still_holds(plans, e, changed);
 	if (!keep)
 		load(plans, e->path, &loaded);
+	else
+		old = take_stale(e);
 	pthread_mutex_lock(&plans->lock);
 	if (!keep) {
 		old = cfs_steal(e->planned);
@@ -337,23 +357,61 @@ static void refresh(struct cfs_plans *plans, struct entry *e,
 
 /* ---- planning; without the lock, the entry is busy ---- */
 
-static int make_tree(struct cfs_plans *plans, struct cfs_step *step,
-		     const struct cfs_request *request,
-		     struct cfs_tree **tree_out, struct cfs_error *err)
+/* A template's files, filled: 1, or 0 where none is asked for. */
+static int fill_template(struct cfs_plans *plans, struct cfs_step *step,
+			 const struct cfs_request *request, struct planned *out)
 {
-	struct cfs_resolved target;
+	struct cfs_error *err = &out->why;
+	_cleanup_(cfs_options_fini) struct cfs_options options = {.old = -1};
+	const struct cfs_views *views = plans->views;
+	_cleanup_(cfs_freep) char *path = NULL;
 	int r;
 
+	r = request->options
+		    ? cfs_options_parse(request->options, &options, err)
+		    : 0;
+	if (r < 0 || !options.like)
+		return r;
+	out->like = true;
+	r = cfs_outside_path(options.like, views->source_path, views->real_path,
+			     &path);
+	if (r < 0)
+		return r;
+	if (!step->format->fill)
+		return cfs_fail(err, -ENOTSUP,
+				"%s checkpoints fill no templates",
+				step->format->name);
+	r = step->format->fill(step, views->outside, views->pool, path, request,
+			       &out->tree, err);
+	if (r < 0)
+		return r;
+	if (out->tree->step->note)
+		cfs_log(CFS_LOG_WARN, "%s with the template %s: %s", step->path,
+			options.like, out->tree->step->note);
+	return 1;
+}
+
+static int make_tree(struct cfs_plans *plans, struct cfs_step *step,
+		     const struct cfs_request *request, struct planned *out)
+{
+	struct cfs_error *err = &out->why;
+	struct cfs_resolved target;
+	int r = fill_template(plans, step, request, out);
+
+	if (r > 0)
+		out->tree->crc_full = plans->views->crc_full;
+	if (r)
+		return CFS_MIN(r, 0);
 	r = step->format->resolve(step, request, &target, err);
 	if (r < 0)
 		return r;
 	if (!target.options &&
 	    cfs_topology_equal(&target.topology, &step->topology))
 		return 0; /* shown as it is */
-	r = step->format->write(step, &target, tree_out, err);
+	r = step->format->write(step, &target, &out->tree, err);
 	if (r < 0)
 		return r;
-	(*tree_out)->crc_full = plans->crc_full;
+	out->tree->crc_full = plans->views->crc_full;
 	return 0;
 }
 
@@ -369,7 +427,7 @@ static int plan(struct cfs_plans *plans, struct entry *e,
 	memcpy(made->view, view, sizeof(made->view));
 	e->busy = true;
 	pthread_mutex_unlock(&plans->lock);
-	made->r = make_tree(plans, e->step, request, &made->tree, &made->why);
+	made->r = make_tree(plans, e->step, request, made);
 	pthread_mutex_lock(&plans->lock);
 	e->busy = false;
 	pthread_cond_broadcast(&plans->idle);
@@ -380,7 +438,8 @@ static int plan(struct cfs_plans *plans, struct entry *e,
 		out->step = cfs_step_ref(e->step);
 		out->tree = made->tree ? cfs_tree_ref(made->tree) : NULL;
 	}
-	if (is_lasting(r))
+	/* a template may be mended without the step changing */
+	if (is_lasting(r) && (!r || !made->like))
 		add_planned(e, made);
 	else
 		free_planned(made);

@@ -13,14 +13,13 @@
 #include "store/util/base.h"
 
 struct cfs_error;
-struct cfs_filepool;
 struct cfs_plans;
-struct cfs_source;
 struct cfs_step;
 struct cfs_tree;
+struct cfs_views;
 
-struct cfs_plans *cfs_plans_new(struct cfs_source *source,
-				struct cfs_filepool *pool, bool crc_full);
+/* Of @views: their source, its pool, what is outside of it. */
+struct cfs_plans *cfs_plans_new(const struct cfs_views *views);
 void cfs_plans_free(struct cfs_plans *plans); /* no call is under way */
 
 struct cfs_plan {

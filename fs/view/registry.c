@@ -244,6 +244,17 @@ static int check_name(const char *name, struct cfs_error *err)
 
 /* ---- the calls ---- */
 
+int cfs_registry_request(const struct cfs_registry_entry *entry,
+			 struct cfs_request *out, struct cfs_error *err)
+{
+	/* a template says it all */
+	if (entry->options && !entry->request[0]) {
+		*out = (struct cfs_request)CFS_REQUEST_INIT;
+		return 0;
+	}
+	return cfs_view_name_parse(entry->request, out, err);
+}
+
 static int check_entry(const struct cfs_registry_entry *entry,
 		       struct cfs_error *err)
 {
@@ -253,7 +264,7 @@ static int check_entry(const struct cfs_registry_entry *entry,
 
 	r = check_name(entry->name, err);
 	if (!r)
-		r = cfs_view_name_parse(entry->request, &parsed, err);
+		r = cfs_registry_request(entry, &parsed, err);
 	if (!r && entry->options)
 		r = cfs_options_parse(entry->options, &options, err);
 	return r;

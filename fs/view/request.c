@@ -132,7 +132,7 @@ int cfs_view_request(struct cfs_views *views, const char *path, bool is_step,
 		return parsed; /* with the parser's reason */
 	if (r < 0)
 		return cfs_registry_fail(err, r);
-	r = cfs_view_name_parse(registered.request, out, err);
+	r = cfs_registry_request(&registered, out, err);
 	if (r < 0 || !registered.options)
 		return r;
 	out->options = cfs_options_intern(registered.options);

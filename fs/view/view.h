@@ -63,6 +63,9 @@ struct cfs_views_options {
 			      then NULL */
 	/* For the registry of named views, perhaps inside a store; or NULL. */
 	const char *source_path;
+	/* Where the source's root is, if it is a directory of a live mount and
+	 * source_path what that shows; or NULL. */
+	const char *real_path;
 	bool writable; /* the caller passes writes on to the source: vnodes show
 			  its write bits, and files and links that are not made
 			  its inode numbers */
@@ -177,6 +180,14 @@ struct cfs_tree *cfs_vnode_tree(const struct cfs_vnode *node);
 CFS_MUST_CHECK int cfs_vnode_step(struct cfs_vnode *node,
 				  struct cfs_step **step_out,
 				  struct cfs_error *err);
+/*
+ * Can @request be shown of the run (or step) at @node?  Tried on the step that
+ * its view would show at once; *note_out (the caller frees it) is what such a
+ * view leaves out, or NULL.  -ENOENT: the run has no whole step.
+ */
+CFS_MUST_CHECK int cfs_vnode_try(struct cfs_vnode *node,
+				 const struct cfs_request *request,
+				 char **note_out, struct cfs_error *err);
 /* Does this directory hold steps (a run), is it one?  From names alone. */
 CFS_MUST_CHECK int cfs_vnode_is_run(struct cfs_vnode *node);
 CFS_MUST_CHECK int cfs_vnode_is_step(struct cfs_vnode *node);

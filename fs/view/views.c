@@ -9,6 +9,7 @@
 #include "fs/format/format.h"
 #include "store/map/eval.h"
 #include "store/util/error.h"
+#include "store/util/path.h"
 
 #define BLOCK_CACHE_BYTES ((size_t)256 << 20)
 
@@ -119,16 +120,14 @@ int cfs_views_open(struct cfs_source *source,
 	views->crc_full = options->crc_full;
 	views->forget_trees = options->forget_trees;
 	views->writable = options->writable;
-	views->pool = cfs_filepool_new(source);
+	views->outside = cfs_outside_new(source);
+	views->pool = views->outside ? cfs_filepool_new(views->outside) : NULL;
 	views->cache = cfs_blockcache_new(options->block_cache_bytes
 						  ? options->block_cache_bytes
 						  : BLOCK_CACHE_BYTES);
 	views->notes = cfs_notes_new();
 	views->written = cfs_written_new();
 	if (!views->pool || !views->cache || !views->notes || !views->written)
-		return -ENOMEM;
-	views->plans = cfs_plans_new(source, views->pool, views->crc_full);
-	if (!views->plans)
 		return -ENOMEM;
 	if (options->source_path) {
 		views->source_path = realpath(options->source_path, NULL);
@@ -138,6 +137,14 @@ int cfs_views_open(struct cfs_source *source,
 			return cfs_fail(err, -errno, "%s: %s",
 					options->source_path, strerror(errno));
 	}
+	if (options->real_path) {
+		views->real_path = strdup(options->real_path);
+		if (!views->real_path)
+			return -ENOMEM;
+	}
+	views->plans = cfs_plans_new(views);
+	if (!views->plans)
+		return -ENOMEM;
 	if (view && view[0] == '@')
 		view++;
 	r = make_root(views, view, err);
@@ -161,8 +168,10 @@ void cfs_views_close(struct cfs_views *views)
 	cfs_notes_free(views->notes);
 	cfs_written_free(views->written);
 	cfs_filepool_free(views->pool);
+	cfs_source_free(views->outside);
 	cfs_blockcache_free(views->cache);
 	free(views->source_path);
+	free(views->real_path);
 	free(views);
 }
 
@@ -193,4 +202,48 @@ int cfs_views_at(struct cfs_views *views, const char *path,
 	if (!S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return cfs_vnode_new_source(views, path, &st, 0, node_out);
+}
+
+int cfs_vnode_try(struct cfs_vnode *node, const struct cfs_request *request,
+		  char **note_out, struct cfs_error *err)
+{
+	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *run = NULL;
+	_cleanup_(cfs_freep) char *path = NULL;
+	struct cfs_views *views = node->views;
+	struct cfs_plan plan = CFS_PLAN_INIT;
+	struct stat st;
+	char name[256];
+	int r;
+
+	*note_out = NULL;
+	r = cfs_vnode_check(node, &st);
+	if (r < 0)
+		return r;
+	r = cfs_view_is_step(views, node->path);
+	if (r < 0)
+		return r;
+	if (r) {
+		path = strdup(node->path);
+	} else {
+		r = cfs_view_new_run(views, node->path, &st, request, "", &run);
+		if (r < 0)
+			return r;
+		r = cfs_pointer_step(run, name, err);
+		if (r <= 0)
+			return r < 0 ? r : -ENOENT;
+		path = cfs_path_join(node->path, name);
+	}
+	if (!path)
+		return -ENOMEM;
+	r = views->source->ops->stat(views->source, path, &st);
+	if (!r)
+		r = cfs_plans_get(views->plans, path, &st, request, &plan, err);
+	if (r)
+		return r < 0 ? r : -ENOENT;
+	if (plan.tree && plan.tree->step->note) {
+		*note_out = strdup(plan.tree->step->note);
+		r = *note_out ? 0 : -ENOMEM;
+	}
+	cfs_plan_fini(&plan);
+	return r;
 }

@@ -3,10 +3,12 @@
  *
  * One process per reader, so that readers share nothing but the kernel.
  * Prints one number, GB/s (1e9) of all readers together, from the moment
- * every reader has opened its file to the end of the slowest.
+ * every reader has opened its file to the end of the slowest.  -o and -l: a
+ * part of each file only, read with read().
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,8 @@ static struct {
 	const char *advice; /* none, seq, willneed, random */
 	size_t block;
 	int readers, drop;
-} opt = {"read", "none", 1 << 20, 1, 0};
+	off_t start, len; /* of each file; 0: to its end */
+} opt = {"read", "none", 1 << 20, 1, 0, 0, 0};
 
 static double now(void)
 {
@@ -40,13 +43,17 @@ static int fail(const char *what)
 static int read_all(int fd)
 {
 	char *buf = aligned_alloc(4096, (opt.block + 4095) & ~(size_t)4095);
+	size_t left = opt.len ? (size_t)opt.len : SIZE_MAX;
 	ssize_t n;
 
 	if (!buf)
 		return fail("memory");
-	do
-		n = read(fd, buf, opt.block);
-	while (n > 0);
+	if (lseek(fd, opt.start, SEEK_SET) < 0)
+		return fail("seek");
+	do {
+		n = read(fd, buf, left < opt.block ? left : opt.block);
+		left -= n > 0 ? (size_t)n : 0;
+	} while (n > 0);
 	free(buf);
 	return n < 0 ? fail("read") : 0;
 }
@@ -121,7 +128,7 @@ static double run(char **paths, int n_paths)
 
 		if (stat(path, &st) < 0)
 			return -1;
-		bytes += (double)st.st_size;
+		bytes += opt.len ? (double)opt.len : (double)st.st_size;
 		if (fork() == 0)
 			_exit(reader(path, ready[1], go[0]));
 	}
@@ -143,7 +150,7 @@ int main(int argc, char **argv)
 	double rate;
 	int c;
 
-	while ((c = getopt(argc, argv, "m:a:b:n:d")) != -1) {
+	while ((c = getopt(argc, argv, "m:a:b:n:o:l:d")) != -1) {
 		if (c == 'm')
 			opt.how = optarg;
 		else if (c == 'a')
@@ -152,6 +159,10 @@ int main(int argc, char **argv)
 			opt.block = strtoull(optarg, NULL, 10);
 		else if (c == 'n')
 			opt.readers = atoi(optarg);
+		else if (c == 'o')
+			opt.start = (off_t)strtoull(optarg, NULL, 10);
+		else if (c == 'l')
+			opt.len = (off_t)strtoull(optarg, NULL, 10);
 		else if (c == 'd')
 			opt.drop = 1;
 		else
@@ -160,7 +171,8 @@ int main(int argc, char **argv)
 	if (optind == argc || opt.readers < 1 || opt.block < 1) {
 		fprintf(stderr, "usage: readbench [-m read|mmap|populate|"
 				"shared] [-a none|seq|willneed|random]\n"
-				"  [-b BLOCK] [-n READERS] [-d] FILE...\n");
+				"  [-b BLOCK] [-n READERS] [-d] "
+				"[-o START -l LENGTH] FILE...\n");
 		return 2;
 	}
 	rate = run(argv + optind, argc - optind);

@@ -9,130 +9,25 @@ Used to measure planning, which reads pickles only.
 """
 import argparse
 import collections
-import io
 import os
-import pickle
-import struct
-import zlib
+import sys
 
 import torch
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
-ITEM = {torch.FloatStorage: 4, torch.BFloat16Storage: 2}
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, f"{HERE}/../../tests/e2e")
+sys.dont_write_bytecode = True
 
-
-class Storage:
-    def __init__(self, cls, numel):
-        self.cls, self.numel = cls, numel
-
-
-class Tensor:
-    """Pickles as torch would pickle a contiguous tensor over `storage`."""
-
-    def __init__(self, storage, offset, shape, grad=False):
-        self.storage, self.offset, self.shape, self.grad = storage, offset, shape, grad
-
-    def __reduce__(self):
-        stride, run = [], 1
-        for n in reversed(self.shape):
-            stride.insert(0, run)
-            run *= n
-        return torch._utils._rebuild_tensor_v2, (
-            self.storage, self.offset, tuple(self.shape), tuple(stride),
-            self.grad, collections.OrderedDict())
-
-
-class Pickler(pickle.Pickler):
-    def __init__(self, out):
-        super().__init__(out, protocol=2)
-        self.keys = {}
-
-    def persistent_id(self, obj):
-        if not isinstance(obj, Storage):
-            return None
-        key = self.keys.setdefault(obj, str(len(self.keys)))
-        return ("storage", obj.cls, key, "cpu", obj.numel)
-
-
-class Archive:
-    """A stored zip as torch 2.6 lays it out, with holes for payloads."""
-
-    def __init__(self, path):
-        self.f = open(path, "wb")
-        self.prefix = os.path.basename(path).rsplit(".", 1)[0]
-        self.directory = []
-
-    def add(self, name, size, data=None):
-        name = f"{self.prefix}/{name}".encode()
-        at = self.f.tell()
-        big, far = size >= 0xFFFFFFFF, at >= 0xFFFFFFFF
-        extra = b""
-        if big or far:
-            body = (struct.pack("<QQ", size, 0) if big else b"") + (
-                struct.pack("<Q", at) if far else b"")
-            extra = struct.pack("<HH", 1, len(body)) + body
-        pad = -(at + 30 + len(name) + 4 + len(extra)) % 64
-        extra += b"FB" + struct.pack("<H", pad) + b"Z" * pad
-        flags = 0x808 if size else 0x800
-        self.f.write(struct.pack("<4sHHHIIIIHH", b"PK\3\4", 0, flags, 0, 0, 0, 0, 0,
-                                 len(name), len(extra)) + name + extra)
-        crc = 0
-        if data is None:
-            self.f.seek(size, os.SEEK_CUR)
-        else:
-            crc = zlib.crc32(data)
-            self.f.write(data)
-        if size:
-            self.f.write(b"PK\7\10" + struct.pack("<I", crc) + struct.pack(
-                "<QQ" if big or far else "<II", size, size))
-        self.directory.append((name, flags, crc, size, at))
-
-    def close(self):
-        start = self.f.tell()
-        for name, flags, crc, size, at in self.directory:
-            body = (struct.pack("<QQ", size, size) if size >= 0xFFFFFFFF else b"") + (
-                struct.pack("<Q", at) if at >= 0xFFFFFFFF else b"")
-            extra = struct.pack("<HH", 1, len(body)) + body if body else b""
-            small = min(size, 0xFFFFFFFF)
-            self.f.write(struct.pack(
-                "<4sHHHHIIIIHHHHHII", b"PK\1\2", 0, 0, flags, 0, 0, crc, small, small,
-                len(name), len(extra), 0, 0, 0, 0, min(at, 0xFFFFFFFF)) + name + extra)
-        end, n = self.f.tell(), len(self.directory)
-        self.f.write(struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 0x031E, 45, 0, 0, n, n,
-                                 end - start, start))
-        self.f.write(struct.pack("<4sIQI", b"PK\6\7", 0, end, 1))
-        self.f.write(struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, min(n, 0xFFFF),
-                                 min(n, 0xFFFF), min(end - start, 0xFFFFFFFF),
-                                 min(start, 0xFFFFFFFF), 0))
-        self.f.close()
-
-
-def save(path, obj):
-    out = io.BytesIO()
-    p = Pickler(out)
-    p.dump(obj)
-    a = Archive(path)
-    a.add("data.pkl", out.tell(), out.getvalue())
-    a.add("byteorder", 6, b"little")
-    for storage, key in p.keys.items():
-        a.add(f"data/{key}", storage.numel * ITEM[storage.cls])
-    a.add("version", 2, b"3\n")
-    a.close()
+from sparse_torch import Storage, Tensor, numel, save  # noqa: E402
 
 
 def shapes(tensors):
     for i in range(tensors):
         yield (f"model.layers.{i // 8}.part{i % 8}.weight",
                (2000, 7000) if i % 8 < 4 else (2048,))
-
-
-def numel(shape):
-    n = 1
-    for s in shape:
-        n *= s
-    return n
 
 
 def model_states(params, ranks, stage, module):

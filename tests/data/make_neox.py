@@ -169,12 +169,12 @@ def cmd_train(args):
     return failed
 
 
-def load(case, path, steps, extra=None):
+def load(case, path, steps, extra=None, what="load"):
     """What NeoX makes of a directory, at case's topology."""
     import neox_read
     from oracle.framework import RankError
     try:
-        reports = run(case, tempfile.gettempdir(), "load",
+        reports = run(case, tempfile.gettempdir(), what,
                       neox_cases.STEPS + steps, load=os.path.abspath(path),
                       extra=extra)
     except RankError as err:
@@ -229,9 +229,9 @@ def cmd_resume(args):
 
 
 def describe(case, path, resumed):
-    """One entry of the manifest."""
+    """One entry of the manifest; path may be None."""
     version = None
-    for name in sorted(os.listdir(path)):
+    for name in sorted(os.listdir(path) if path else ()):
         if name.endswith("_model_states.pt") and "mp_rank_" in name:
             import torch
             version = torch.load(os.path.join(path, name),

@@ -150,6 +150,13 @@ class Run:
         mine = self.want(p, "fp32").flatten()[rank * n:][:n]
         p.ds_tensor.data[:mine.numel()].copy_(mine)
 
+    def forget(self):
+        """Zero the moments: a resumption that must be told from a right one."""
+        with torch.no_grad():
+            for _, kind, live, _ in pieces(self.engine):
+                if kind in MOMENTS:
+                    live.zero_()
+
     def state(self):
         """{(name, kind): [(first element, bytes)]} of this rank, the weights
         as kind "weight"."""
@@ -189,7 +196,8 @@ def run(rank, _world, case, conf_dir, out_dir, what):
     """In a forked rank: pretrain() by conf_dir/neox.yml, in out_dir.
 
     what: synth - the state is set before the steps and before saving;
-          train - only before them; load - nothing is set.
+          train - only before them; load - nothing is set; forget - the
+          same, and then moments are zeroed.
     Returns the losses; after loading also this rank's state, and the names
     that differ from the logical state.
     """
@@ -213,12 +221,14 @@ def run(rank, _world, case, conf_dir, out_dir, what):
     def after_setup(*args, **kw):
         out = setup(*args, **kw)
         runs.append(Run(case, out[0]))
-        if what == "load":
+        if what in ("load", "forget"):
             report["wrong"] = runs[0].wrong()
             report["iteration"] = kw["neox_args"].iteration
             report.update(state=runs[0].state(), t=runs[0].t, shapes={
                 n: getattr(p, "ds_shape", p.shape)
                 for n, p in runs[0].named})
+            if what == "forget":
+                runs[0].forget()
         else:
             runs[0].set_state()
         report["optimizer"] = type(out[1]).__name__

@@ -52,11 +52,15 @@ daemons() {
 
 run ctest --test-dir build/release -L e2e --output-on-failure
 python tests/e2e/run_golden.py
+python tests/e2e/run_mds.py
 python tests/e2e/test_pipeline.py
 python tests/e2e/test_universal.py
+python tests/e2e/test_universal_neox.py
+python tests/e2e/test_named_cases.py
 python tests/e2e/run_pairs.py "${all[@]}"
 ((${#all[@]} == 0)) || python tests/e2e/run_pairs.py --all --mount
 python tests/e2e/resume.py "${all[@]}"
+python tests/e2e/resume_pipeline.py
 python tests/e2e/run_tools.py
 python tests/e2e/store_clients.py
 python tests/e2e/store_deepspeed.py

@@ -195,12 +195,20 @@ def test_pointer_read_only():
             part, = [n for n in os.listdir(f"{m}/run/{STEP}")
                      if n.startswith("bf16_zero_pp_rank_0_")]
             os.unlink(f"{m}/run/{STEP}/{part}")
+            for name, last in (("step3_universal", "optimizer_state.pt"),
+                               ("step5_universal", "tmp")):
+                os.makedirs(f"{m}/run/{name}/zero")
+                for file in "mp_rank_00_model_states.pt", f"zero/{last}":
+                    with open(f"{m}/run/{name}/{file}", "w") as f:
+                        f.write("x")
+            with open(f"{m}/run/latest_universal", "w") as f:
+                f.write("step5_universal")
             sync(m)
             kill_daemon(m)
         for options in (f"ro,log={log}", f"log={log}"):
             run("mount", "-o", options, p.store, p.mnt)
-            with open(f"{p.mnt}/run/latest", encoding="utf-8") as f:
-                names = f.read().strip()
+            names, universal = (open(f"{p.mnt}/run/{n}").read().strip()
+                                for n in ("latest", "latest_universal"))
             run("umount", p.mnt)
             with open(log, encoding="utf-8") as f:
                 said = f.read()
@@ -209,9 +217,13 @@ def test_pointer_read_only():
                 assert names == STEP, names
                 assert f"names {STEP}, which is not whole" in said, said
                 assert "load global_step3" in said, said
+                assert universal == "step5_universal", universal
+                assert "load step3_universal" in said, said
             else:
                 assert names == "global_step3", names
                 assert "it is set to global_step3" in said, said
+                assert universal == "step3_universal", universal
+                assert "it is set to step3_universal" in said, said
 
 
 def test_mounted_read_only():

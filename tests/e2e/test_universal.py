@@ -5,8 +5,6 @@
   loader     the view, loaded by the unmodified framework into other stages and
              sizes and saved again, is what the framework writes there
   pipeline   the view of a real pipeline, loaded by an engine of other sizes
-  neox       the same of GPT-NeoX's, at other tensor-parallel sizes, too
-  neox_read  views of what @universal shows of GPT-NeoX's pipelines
   mount      the same files and directories in a mount
   reader     views of a universal checkpoint on disk, made by either, are what
              the framework writes at their topology
@@ -16,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -52,28 +49,6 @@ READ = (
 DATA = os.path.join(HERE, "..", "data", "pipeline")
 PIPELINE_TAG = "global_step2"
 PIPELINES = (("pp2-dp1", "pp2-dp2", 4), ("pp2-dp2", "pp2-dp1", 2))
-# GPT-NeoX's: (source, view, target, its tp, pp, last layer).  A vocabulary that
-# is told has its padding dropped, and what is there instead is zero: so none is.
-NEOX_DATA = os.path.join(HERE, "..", "data", "neox.tar.xz")
-NEOX = (
-    ("gpt2-bf16_tp2-pp1-dp2", "universal-pp2", "gpt2-bf16_tp2-pp2-dp1",
-     2, 2, 8, 4),
-    ("pythia-fp16_tp1-pp1-dp2", "universal-tp2", "pythia-fp16_tp2-pp1-dp1",
-     2, 1, 8, 2),
-    ("llama-bf16_tp1-pp2-dp1-bf16opt", "universal-tp2-qkvparts",
-     "llama-bf16_tp2-pp2-dp2", 2, 2, 8, 8),
-)
-# (source, its view, the view of that, target)
-NEOX_READ = (
-    ("llama-bf16_tp2-pp2-dp2", "universal-qkvparts", "tp2-pp4-dp1-qkvparts",
-     "llama-bf16_tp2-pp4-dp1"),
-    ("gpt2-bf16_tp1-pp2-dp2-bf16opt-uniform", "universal", "pp0-dp2-zeroopt",
-     "gpt2-bf16_tp1-pp0-dp2"),
-)
-# Of the job, not of the state: the optimizer that the engine was made with, the
-# scheduler, buffers, and what differs from rank to rank by chance.
-JOBS = ("rng", "_metadata", "param_groups", ".lr_scheduler", "buffer_names")
-BUFFER = "'attention.rotary_emb.inv_freq', "  # a model's, and this has none
 # Beside the converter's: what other stages read, of any source.
 ADDED = {"optimizer_state_dict": None, "loss_scaler": None,
          "dynamic_loss_scale": None, "overflow": None, "zero_stage": None}
@@ -229,48 +204,6 @@ def pipeline(source, target, world, work):
     return [line for line in lines if not only_order(line)]
 
 
-def unpack(work, *names):
-    top = os.path.join(work, "neox")
-    todo = [n for n in names if not os.path.isdir(os.path.join(top, n))]
-    if todo:
-        with tarfile.open(NEOX_DATA) as tar:
-            tar.extractall(top, [m for m in tar
-                                 if m.name.split("/")[0] in todo])
-    return [os.path.join(top, n) for n in names]
-
-
-def state_only(lines):
-    """Names and order of files and keys do not matter to a loader by name."""
-    return [line for line in lines
-            if not only_order(line.replace(BUFFER, ""))
-            and not any(job in line for job in JOBS)
-            and not line.startswith("files missing ['configs']")]
-
-
-def neox(source, view, target, tp, pp, last, world, work):
-    run, want = unpack(work, source, target)
-    want = os.path.join(want, PIPELINE_TAG)
-    out, saved = (os.path.join(work, n, "neox") for n in ("shown", "saved"))
-    for top in (out, saved):
-        shutil.rmtree(top, ignore_errors=True)
-    product.export(os.path.join(run, "@" + view), out)
-    framework.run(world, shapes.load_and_save, want, tp, pp, last,
-                  "type:transformer|mlp", out, saved, PIPELINE_TAG)
-    return state_only(compare.compare_dirs(
-        want, os.path.join(saved, PIPELINE_TAG)))
-
-
-def neox_read(source, view, again, target, work):
-    run, want = unpack(work, source, target)
-    out, read = (os.path.join(work, n) for n in ("shown/neox", "read"))
-    for top in (out, read):
-        shutil.rmtree(top, ignore_errors=True)
-    product.export(os.path.join(run, "@" + view), out)
-    product.export(os.path.join(out, "@" + again), read)
-    return state_only(compare.compare_dirs(
-        os.path.join(want, PIPELINE_TAG), os.path.join(read, PIPELINE_TAG)))
-
-
 def _files(top):
     out = {}
     for name in relative(top):
@@ -355,9 +288,6 @@ def main():
                (s, t, c)) for s, t, c in READ]
     if not product.why_fuse_is_missing():
         cases.append(("mount", CONVERTED[0], (CONVERTED[0],)))
-    if os.path.exists(NEOX_DATA):
-        cases += [("neox", " ".join(p[:3]), p) for p in NEOX]
-        cases += [("neox_read", " ".join(p), p) for p in NEOX_READ]
     cases += [("pipeline", f"{p[0]} {p[1]}", p) for p in PIPELINES]
     cases = [c for c in cases if args.only in f"{c[0]} {c[1]}"]
     passed = 0

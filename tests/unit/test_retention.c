@@ -21,15 +21,16 @@ START_TEST(test_prune_rules)
 {
 	const int64_t hour = INT64_C(3600000000000), now = 1000 * hour;
 	struct cfs_steps_item items[] = {
-		{(char *)(uintptr_t) "best", -1, 1, true, "", 0},
-		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0},
-		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0},
-		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0},
-		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, "", 0},
-		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0},
-		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0},
-		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0},
-		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0},
+		{(char *)(uintptr_t) "best", -1, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0, NULL},
+		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, "", 0,
+		 NULL},
+		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0, NULL},
 	};
 	struct cfs_steps steps = {CFS_ARRAY_SIZE(items), 0, items};
 	struct cfs_prune_rules rules = {.keep_last = 1,
@@ -274,6 +275,87 @@ START_TEST(test_recover_a_number)
 }
 END_TEST
 
+/* A universal checkpoint by its names; without @whole still being made. */
+static void put_universal(const char *run, const char *name, bool whole)
+{
+	char step[250], zero[300];
+
+	(void)snprintf(step, sizeof(step), "%s/%s", run, name);
+	(void)snprintf(zero, sizeof(zero), "%s/zero", step);
+	put_file(step, "mp_rank_00_model_states.pt", "x");
+	put_file(zero, whole ? "optimizer_state.pt" : "other", "x");
+}
+
+/* Each pointer settles to a step of its own kind. */
+START_TEST(test_recover_universal)
+{
+	static const struct {
+		const char *latest, *universal; /* as found */
+		const char *latest_want, *universal_want;
+	} cases[] = {
+		{"s3", "s3_universal", "s3", "s2_universal"},
+		{"s9", "s9_universal", "s9", "s9_universal"},
+		{"s5", "s1_universal", "s3", "s1_universal"},
+		{"u3", "u3", "u1", "u1"},
+		{"s3", "a3_universal", "s3", "a3_universal"}, /* none before */
+		{"s3", "s3", "s3", "s3"}, /* not ours to judge: it is whole */
+		{"s3", "s8", "s3", "s4"},
+		{"s3", "../s3_universal", "s3", "../s3_universal"},
+	};
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	static const char *prune = "{\"path\":\"run\",\"dry_run\":true,"
+				   "\"keep_every\":1000}";
+	char run[200], arguments[1000];
+	unsigned kept;
+	size_t i;
+
+	ck_assert_int_lt(snprintf(run, sizeof(run), "%s", below("universal")),
+			 (int)sizeof(run));
+	put_file(run, "latest", "");
+	put_file(run, "latest_universal", "");
+	put_universal(run, "s1_universal", true);
+	put_universal(run, "s2_universal", true);
+	put_universal(run, "s3_universal", false);
+	put_universal(run, "s9_universal", true);
+	put_universal(run, "s4", true);
+	put_universal(run, "u1", true);
+	put_universal(run, "u3", false);
+	put_universal(run, "a3_universal", false);
+	open_store(new_store("s"), &o, &context);
+	(void)snprintf(arguments, sizeof(arguments),
+		       "{\"path\":\"\",\"sources\":[{\"path\":\"%s\","
+		       "\"name\":\"run\"}]}",
+		       run);
+	run_ok(&context, "import", arguments);
+	(void)snprintf(arguments, sizeof(arguments),
+		       "{\"path\":\"run\",\"sources\":["
+		       "{\"path\":\"%s\",\"name\":\"s3\"},"
+		       "{\"path\":\"%s\",\"name\":\"u2\"},"
+		       "{\"path\":\"%s\",\"name\":\"s5\"},"
+		       "{\"path\":\"%s\",\"name\":\"s9\"}]}",
+		       GOLDEN "/" STEP, GOLDEN "/" STEP, GOLDEN "/" STEP,
+		       GOLDEN "/" STEP);
+	run_ok(&context, "import", arguments);
+	remove_a_file(o.ns, "run/s5");
+	for (i = 0; i < CFS_ARRAY_SIZE(cases); i++) {
+		write_text(o.ns, "run/latest", cases[i].latest);
+		write_text(o.ns, "run/latest_universal", cases[i].universal);
+		ck_assert_int_eq(cfs_daemon_recover_pointers(&context), 0);
+		check_text(&o, "run/latest", cases[i].latest_want);
+		check_text(&o, "run/latest_universal", cases[i].universal_want);
+	}
+	/* what it names, or a load gets, is not pruned */
+	write_text(o.ns, "run/latest_universal", "s9_universal");
+	kept = count_kept(&context, prune);
+	write_text(o.ns, "run/latest_universal", "u1");
+	ck_assert_uint_eq(count_kept(&context, prune), kept + 1);
+	write_text(o.ns, "run/latest_universal", "u3");
+	ck_assert_uint_eq(count_kept(&context, prune), kept + 1);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("retention");
@@ -285,6 +367,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_pins);
 	tcase_add_test(t, test_recover_pointers);
 	tcase_add_test(t, test_recover_a_number);
+	tcase_add_test(t, test_recover_universal);
 	suite_add_tcase(s, t);
 	return s;
 }

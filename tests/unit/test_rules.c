@@ -158,6 +158,22 @@ START_TEST(vocabularies)
 				 0);
 		ck_assert_uint_eq(to.shape[0], 512);
 	}
+	expect(CFS_RULE_VOCAB, &facts, 200, 3, 1, 1,
+	       WHOLE(CFS_TP_SAME, 200, 3));
+	/* what a converter left is padded again, by as many ranks, too */
+	facts.padding_cut = true;
+	expect(CFS_RULE_VOCAB, &facts, 256, 3, 1, 1,
+	       WHOLE(CFS_TP_SAME, 256, 3));
+	for (uint32_t tp = 1; tp < 5; tp++) {
+		struct cfs_tp_layout from, to;
+
+		ck_assert_int_eq(ask(CFS_RULE_VOCAB, &facts, 200, 3, 1, tp,
+				     &from, &to, NULL),
+				 0);
+		ck_assert_uint_eq(from.shape[0], 200);
+		ck_assert_uint_eq(to.shape[0], tp < 3 ? 256 : tp * 128);
+	}
+	facts.padding_cut = false;
 	facts.vocabulary = 200;
 	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 256, 3, 2, 1, "200");
 	facts.vocabulary = 513;

@@ -103,6 +103,16 @@ const char *cfs_ds_name_format(const struct cfs_ds_name *name, char *buf,
 int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 		const char *path, struct cfs_step **step_out,
 		struct cfs_error *err);
+/* cfs_ds_read() with the rows of @before (or NULL) before those of the step. */
+CFS_MUST_CHECK int
+cfs_ds_read_beside(struct cfs_source *source, struct cfs_filepool *pool,
+		   const char *path, const struct cfs_filetab *before,
+		   struct cfs_step **step_out, struct cfs_error *err);
+/* read_files.c */
+/* The open file behind row @index; cfs_filepool_put() it. */
+CFS_MUST_CHECK int cfs_ds_open(const struct cfs_step *step, uint32_t index,
+			       struct cfs_file **file_out,
+			       struct cfs_error *err);
 /* resolve.c */
 int cfs_ds_resolve(const struct cfs_step *step,
 		   const struct cfs_request *request, struct cfs_resolved *out,

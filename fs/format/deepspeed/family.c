@@ -5,7 +5,8 @@
 
 #include "fs/format/deepspeed/layer.h"
 
-static const struct cfs_ds_family *const families[] = {&cfs_ds_neox, NULL};
+static const struct cfs_ds_family *const families[] = {&cfs_ds_neox,
+						       &cfs_ds_megatron, NULL};
 
 static bool has(const struct cfs_catalogue *cat, const char *name)
 {

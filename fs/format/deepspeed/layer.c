@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/format/deepspeed/family.h"
+
 #define TIED	   "tied_modules."
 #define SEQUENTIAL "sequential."
 
@@ -73,4 +75,20 @@ int cfs_ds_layer_format(const struct cfs_ds_layer_name *name, char *buf,
 		n = snprintf(buf, size, "%s", name->name);
 	}
 	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+int cfs_ds_layer_key(const struct cfs_ds_layer_name *name,
+		     const struct cfs_ds_family *family, char *buf, size_t size)
+{
+	struct cfs_ds_layer_name n = *name;
+	const char *key = family ? family->tied_key : NULL;
+
+	if (n.form == CFS_DS_FORM_SEQUENTIAL)
+		n.form = CFS_DS_FORM_PIPELINE;
+	if (n.form == CFS_DS_FORM_TIED && key && strlen(key) == n.key_len &&
+	    !strncmp(key, n.key, n.key_len)) {
+		n.form = CFS_DS_FORM_PIPELINE;
+		n.layer = 0;
+	}
+	return cfs_ds_layer_format(&n, buf, size);
 }

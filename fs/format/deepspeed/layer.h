@@ -37,4 +37,14 @@ struct cfs_ds_layer_name cfs_ds_layer_parse(const char *full);
 int cfs_ds_layer_format(const struct cfs_ds_layer_name *name, char *buf,
 			size_t size);
 
+struct cfs_ds_family;
+
+/*
+ * What steps of one model call a parameter alike, whatever their form; what
+ * @family (or NULL) ties is of its first layer.  Into @buf; -ENAMETOOLONG.
+ */
+int cfs_ds_layer_key(const struct cfs_ds_layer_name *name,
+		     const struct cfs_ds_family *family, char *buf,
+		     size_t size);
+
 #endif

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/format/deepspeed/patterns.h"
 #include "fs/format/deepspeed/remodel.h"
+#include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
 
 struct collecting {
@@ -57,14 +59,55 @@ static int check_stage(const struct cfs_ds_step *step, uint32_t stage,
 	return 0;
 }
 
-static const struct cfs_rule *rule_of(const struct collecting *c,
-				      const char *name)
+/* Does @told say of the ranks what the family's @table does not allow? */
+static bool contradicts(const struct cfs_model_facts *facts,
+			const struct cfs_rule *told,
+			const struct cfs_rule *table)
 {
-	const struct cfs_rule *rule = cfs_rules_find(c->rules, name);
+	switch (table->kind) {
+	case CFS_RULE_SAME:
+		return told->kind != CFS_RULE_SAME &&
+		       told->kind != CFS_RULE_MEAN;
+	case CFS_RULE_ROW_BIAS:
+		return facts->parallel_residual > 0 ||
+		       (told->kind != CFS_RULE_SAME &&
+			told->kind != CFS_RULE_MEAN);
+	case CFS_RULE_UP:
+		return told->kind != CFS_RULE_PARTS || told->n != 2 ||
+		       facts->gated == 0;
+	default:
+		return told->kind != table->kind || told->n != table->n;
+	}
+}
 
-	return rule || !c->model->family
-		       ? rule
-		       : cfs_rules_find(c->model->family->rules, name);
+/* The user's rule, the checkpoint's own, the family's; NULL: none. */
+static int rule_of(const struct collecting *c, const struct cfs_param *p,
+		   const char *name, const struct cfs_rule **out)
+{
+	static const struct cfs_rule rows = {"", CFS_RULE_ROWS, 0, NULL, false};
+	const struct cfs_ds_model *m = c->model;
+	const struct cfs_rule *told, *table;
+	int r;
+
+	*out = cfs_rules_find(c->rules, name);
+	if (*out)
+		return 0;
+	table = m->family ? cfs_rules_find(m->family->rules, name) : NULL;
+	r = cfs_ds_patterns_find(m->patterns, p->name, &told, c->err);
+	if (r < 0)
+		return r;
+	if (!told && !m->family && cfs_ds_patterns_complete(m->patterns))
+		told = &rows;
+	if (told && table && contradicts(&m->facts, told, table))
+		return cfs_fail(c->err, -ENOTSUP,
+				"parameter %s: the checkpoint's own %s and the "
+				"rule of %s for %s contradict each other: say "
+				"which (view add --rules)",
+				p->name, told->name, m->family->name,
+				table->name);
+	*out = told && !(table && table->kind == CFS_RULE_REFUSED) ? told
+								   : table;
+	return 0;
 }
 
 /* Whole on the one rank there is, however many dimensions it has. */
@@ -76,7 +119,8 @@ static void keep_whole(const struct cfs_param *p, struct cfs_ds_whole *w)
 }
 
 /* For one rank that has all.  Where there is one already, and the loading job
- * will have one or as many as now, what is not known does no harm. */
+ * will have one, what is not known does no harm; the same of row biases where
+ * it has as many as now. */
 static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 			 struct cfs_ds_whole *w)
 {
@@ -93,18 +137,14 @@ static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 			   c->target->tp, &w->from, &w->to, &why);
 	if (r == -ENOTSUP && same_size &&
 	    (w->rule->kind == CFS_RULE_ROW_BIAS ||
-	     (tp == 1 && c->target->tp_named))) {
+	     (tp == 1 && p->ndim < CFS_TP_DIMS_MAX))) {
+		w->uncut = w->rule->kind != CFS_RULE_ROW_BIAS;
 		keep_whole(p, w);
 		return 0;
 	}
-	if (r < 0)
-		return cfs_fail(c->err, r, "parameter %s: %s%s", p->name,
-				why.text,
-				r == -ENOTSUP && tp == 1 && same_size
-					? "; or name the only size it is to "
-					  "be loaded at (tp1)"
-					: "");
-	return 0;
+	return r < 0 ? cfs_fail(c->err, r, "parameter %s: %s", p->name,
+				why.text)
+		     : 0;
 }
 
 static bool may_be_share(const struct collecting *c,
@@ -123,7 +163,9 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 	const uint32_t tp = c->model->step->base.topology.tp;
 	int r;
 
-	w->rule = rule_of(c, w->name.name);
+	r = rule_of(c, p, w->name.name, &w->rule);
+	if (r < 0)
+		return r;
 	if (!w->rule && (tp != c->target->tp || (c->target->whole && tp != 1)))
 		return cfs_fail(c->err, -ENOTSUP,
 				"parameter %s: no rule says how %u ranks share "
@@ -140,6 +182,10 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
+	if (c->target->like && (w->rule->kind == CFS_RULE_VOCAB ||
+				w->rule->kind == CFS_RULE_OUTPUT))
+		c->model->facts.rows = cfs_ds_template_rows(
+			c->target->like, c->model->family, &w->name);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
 			    c->target->tp, &w->from, &w->to, c->err);
 	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;
@@ -161,6 +207,8 @@ static int collect(struct collecting *c, uint32_t stage, uint32_t index)
 				   .seq = m->n,
 				   .stage = stage,
 				   .index = index};
+	if (w->name.form == CFS_DS_FORM_TIED && m->family)
+		w->name.layer = m->family->embedding;
 	if (!cfs_catalogue_find(c->names, p->name, &seen)) {
 		if (w->name.form == CFS_DS_FORM_TIED)
 			return 0;
@@ -181,6 +229,23 @@ static int collect(struct collecting *c, uint32_t stage, uint32_t index)
 	return 0;
 }
 
+bool cfs_ds_model_has_layer(const struct cfs_ds_model *model, uint32_t layer)
+{
+	for (uint32_t i = 0; i < model->n; i++)
+		if (model->v[i].name.form != CFS_DS_FORM_PLAIN &&
+		    model->v[i].name.form != CFS_DS_FORM_TIED &&
+		    model->v[i].name.layer == layer)
+			return true;
+	return false;
+}
+
+bool cfs_ds_is_once(const struct cfs_ds_model *model, const char *name)
+{
+	const char *once = model->family ? model->family->tied_once : NULL;
+
+	return once && !strncmp(name, once, strlen(once));
+}
+
 /* The family's norm tells where the layers end. */
 static void count_layers(struct cfs_ds_model *m)
 {
@@ -188,10 +253,14 @@ static void count_layers(struct cfs_ds_model *m)
 		return;
 	for (uint32_t i = 0; i < m->n; i++)
 		if (!strncmp(m->v[i].name.name, m->family->norm,
-			     strlen(m->family->norm)))
-			m->n_layers =
-				CFS_MAX(m->n_layers, m->v[i].name.layer + 1 +
-							     m->family->behind);
+			     strlen(m->family->norm)) &&
+		    m->v[i].name.form != CFS_DS_FORM_PLAIN)
+			m->head = CFS_MAX(m->head, m->v[i].name.layer +
+							   m->family->behind);
+	if (m->head)
+		m->n_layers =
+			m->head + 1 +
+			(m->family->cast && m->step->base.dtype != CFS_F32);
 }
 
 static int read_all(struct collecting *c)
@@ -237,22 +306,34 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 	}
 	if (out->family)
 		out->family->facts(step, &out->facts);
-	out->facts.vocabulary = target->vocabulary;
-	if (target->qkv_in_parts >= 0)
+	out->facts.padding_cut = step->only_masters;
+	if (target->vocabulary)
+		out->facts.vocabulary = target->vocabulary;
+	if (target->qkv_in_parts >= 0) {
 		out->facts.qkv_in_parts = target->qkv_in_parts;
+		out->facts.qkv_unknown = NULL;
+	}
 	if (target->bias_sum >= 0)
 		out->facts.parallel_residual = target->bias_sum;
-	r = read_all(&c);
+	r = target->tp != step->base.topology.tp || target->whole
+		    ? cfs_ds_patterns_new(step->ranks[0].model_root,
+					  &out->patterns, err)
+		    : 0;
+	if (!r)
+		r = read_all(&c);
 	if (r < 0) {
 		cfs_ds_model_fini(out);
 		return r;
 	}
 	count_layers(out);
+	out->halves =
+		out->family && out->family->halves && out->family->halves(out);
 	return 0;
 }
 
 void cfs_ds_model_fini(struct cfs_ds_model *model)
 {
+	cfs_ds_patterns_free(cfs_steal(model->patterns));
 	free(cfs_steal(model->v));
 	model->n = 0;
 }

@@ -16,16 +16,20 @@ struct cfs_ds_whole {
 	uint32_t stage, index; /* where it lies: of the first stage with it */
 	struct cfs_tp_layout from, to;
 	const struct cfs_rule *rule;
+	bool uncut; /* nobody knows how it is cut: for one rank only */
 };
 
 struct cfs_ds_model {
 	const struct cfs_ds_step *step; /* borrowed */
 	const struct cfs_ds_family *family;
+	struct cfs_ds_patterns *patterns; /* or NULL: nothing, or not asked */
 	struct cfs_model_facts facts;
-	uint32_t n_layers; /* functions among them */
+	uint32_t n_layers; /* functions among them; 0: not known */
+	uint32_t head;	   /* the layer behind the norm */
 	uint32_t n;
 	struct cfs_ds_whole *v;
 	bool pipeline; /* the step's form */
+	bool halves;   /* family->halves() */
 };
 
 struct cfs_ds_parallel;
@@ -40,6 +44,10 @@ CFS_MUST_CHECK int cfs_ds_model_read(const struct cfs_ds_step *step,
 				     const struct cfs_rule *rules,
 				     struct cfs_ds_model *out,
 				     struct cfs_error *err);
+/* Does layer @layer hold anything?  What is tied is not asked for. */
+bool cfs_ds_model_has_layer(const struct cfs_ds_model *model, uint32_t layer);
+/* Is it of a tied layer, and not where that is the head? */
+bool cfs_ds_is_once(const struct cfs_ds_model *model, const char *name);
 void cfs_ds_model_fini(struct cfs_ds_model *model);
 
 #endif

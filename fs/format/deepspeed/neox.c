@@ -7,7 +7,7 @@
  * compared with what it writes (tests/data/neox).
  */
 #include "fs/format/deepspeed/family.h"
-#include "fs/format/deepspeed/layer.h"
+#include "fs/format/deepspeed/model.h"
 #include "fs/format/deepspeed/neox_config.h"
 
 #include <string.h>
@@ -119,7 +119,12 @@ static void facts(const struct cfs_ds_step *step, struct cfs_model_facts *out)
 				   find(step, "mlp.dense_4h_to_h.weight"));
 }
 
-static const char *type(uint32_t layer, uint32_t n, bool tied)
+static const char *told_method(const struct cfs_ds_step *step)
+{
+	return cfs_ds_neox_config_str(step, "pipe_partition_method");
+}
+
+static const char *type(const struct cfs_ds_model *m, uint32_t layer, bool tied)
 {
 	static const char embedding[] = "EmbeddingPipe";
 
@@ -131,7 +136,7 @@ static const char *type(uint32_t layer, uint32_t n, bool tied)
 	default:
 		break;
 	}
-	switch (n - layer) {
+	switch (m->n_layers - layer) {
 	case 1:
 		return tied ? embedding : "ParallelLinearPipe";
 	case 2:
@@ -149,10 +154,12 @@ const struct cfs_ds_family cfs_ds_neox = {
 	.mark = "attention.query_key_value.weight",
 	.norm = "norm.",
 	.behind = 1,
+	.sequence = true,
 	.tied_key = "embed",
 	.tied_name = "word_embeddings.weight",
 	.method = "type:transformer|mlp",
 	.block = "ParallelTransformerLayerPipe",
 	.type = type,
+	.told_method = told_method,
 	.facts = facts,
 };

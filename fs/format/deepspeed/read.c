@@ -219,16 +219,23 @@ static int read_partitioned(struct cfs_ds_step *step, struct cfs_error *err)
 
 /* ---- all of it ---- */
 
+/* The layer files' tensors are then those of the parameters found. */
+static int read_whole(struct cfs_ds_step *step, struct cfs_error *err)
+{
+	int r = 0;
+
+	for (uint32_t m = 0; !r && m < step->base.n_ranks; m++)
+		r = cfs_ds_stage0_read(step, m, err);
+	return r ? r : cfs_ds_stage0_agree(step, err);
+}
+
 static int read_rank(struct cfs_ds_step *step, uint32_t m,
 		     struct cfs_error *err)
 {
 	struct cfs_catalogue *cat = step->base.ranks[m].catalogue;
-	int r = 0;
+	int r;
 
-	if (!step->ranks[m].n_optim)
-		r = cfs_ds_stage0_read(step, m, err);
-	if (!r)
-		r = cfs_ds_weights_read(step, m, err);
+	r = cfs_ds_weights_read(step, m, err);
 	if (!r)
 		r = cfs_catalogue_seal(cat, err);
 	if (!r)
@@ -256,8 +263,9 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 		r = cfs_ds_agree_models(step, err);
 	if (!r)
 		r = cfs_ds_neox_config_read(step);
-	if (!r && step->ranks[0].n_optim)
-		r = read_partitioned(step, err);
+	if (!r)
+		r = step->ranks[0].n_optim ? read_partitioned(step, err)
+					   : read_whole(step, err);
 	if (!r)
 		r = cfs_ds_layers_read(step, err);
 	for (uint32_t m = 0; !r && m < names.n_mp; m++)
@@ -282,9 +290,28 @@ int cfs_ds_read_fail(const char *path, int r, const struct cfs_error *own,
 		     : cfs_fail(err, r, "%s", why);
 }
 
-int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
-		const char *path, struct cfs_step **step_out,
-		struct cfs_error *err)
+static int copy_files(struct cfs_ds_step *step,
+		      const struct cfs_filetab *before)
+{
+	int r = 0;
+
+	step->base.files = cfs_filetab_new();
+	if (!step->base.files)
+		return -ENOMEM;
+	step->base.first_file = cfs_filetab_count(before);
+	for (uint32_t i = 0; !r && i < step->base.first_file; i++) {
+		uint32_t row;
+
+		r = cfs_filetab_add(step->base.files,
+				    cfs_filetab_path(before, i),
+				    cfs_filetab_version(before, i), &row);
+	}
+	return r;
+}
+
+int cfs_ds_read_beside(struct cfs_source *source, struct cfs_filepool *pool,
+		       const char *path, const struct cfs_filetab *before,
+		       struct cfs_step **step_out, struct cfs_error *err)
 {
 	_cleanup_(cfs_ds_list_fini) struct cfs_ds_list list = {0};
 	struct cfs_error own = {""};
@@ -294,7 +321,9 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 	step = cfs_ds_step_new(source, pool, path);
 	if (!step)
 		return -ENOMEM;
-	r = cfs_ds_list_read(source, path, &list);
+	r = before ? copy_files(step, before) : 0;
+	if (!r)
+		r = cfs_ds_list_read(source, path, &list);
 	if (!r)
 		r = read_step(step, &list, &own);
 	if (!r) {
@@ -303,4 +332,11 @@ int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
 	}
 	cfs_step_unref(&step->base);
 	return cfs_ds_read_fail(path, r, &own, err);
+}
+
+int cfs_ds_read(struct cfs_source *source, struct cfs_filepool *pool,
+		const char *path, struct cfs_step **step_out,
+		struct cfs_error *err)
+{
+	return cfs_ds_read_beside(source, pool, path, NULL, step_out, err);
 }

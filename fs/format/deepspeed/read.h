@@ -73,11 +73,6 @@ CFS_MUST_CHECK int cfs_ds_files_settle(struct cfs_ds_step *step,
 				       const struct cfs_ds_list *list,
 				       const struct cfs_ds_names *names,
 				       struct cfs_error *err);
-/* The open file behind row @index; cfs_filepool_put() it. */
-CFS_MUST_CHECK int cfs_ds_open(const struct cfs_step *step, uint32_t index,
-			       struct cfs_file **file_out,
-			       struct cfs_error *err);
-
 /* ---- read_layout.c ---- */
 
 struct cfs_ds_shape {
@@ -170,6 +165,22 @@ CFS_MUST_CHECK int cfs_ds_members(struct cfs_ds_layout *layout,
  * the rounded masters. */
 CFS_MUST_CHECK int cfs_ds_members_prove(const struct cfs_ds_step *step,
 					uint32_t mp, struct cfs_error *err);
+
+/* ---- read_unnamed.c ---- */
+
+/* Does the rank's model file hold what its optimizer file does? */
+bool cfs_ds_is_twice(const struct cfs_ds_rank *rank);
+/* param_shapes as they would be, where the step has none: BF16_Optimizer in
+ * stage 0 of a pipeline.  -ENOTSUP where they cannot be told. */
+CFS_MUST_CHECK int cfs_ds_unnamed_shapes(const struct cfs_ds_layout *layout,
+					 struct cfs_node **shapes_out,
+					 struct cfs_error *err);
+
+/* ---- read_part.c ---- */
+
+/* fragment_address{numel, start} */
+bool cfs_ds_fragment(const struct cfs_node *node, uint64_t *numel,
+		     uint64_t *start);
 
 /* ---- read_roles.c ---- */
 
@@ -268,6 +279,12 @@ CFS_MUST_CHECK int cfs_ds_layers_read(struct cfs_ds_step *step,
 
 CFS_MUST_CHECK int cfs_ds_stage0_read(struct cfs_ds_step *step, uint32_t mp,
 				      struct cfs_error *err);
+
+/* ---- stage0_layers.c ---- */
+
+/* Do the ranks' optimizers, all read, go together? */
+CFS_MUST_CHECK int cfs_ds_stage0_agree(const struct cfs_ds_step *step,
+				       struct cfs_error *err);
 
 /* ---- read_facts.c ---- */
 

@@ -101,7 +101,8 @@ static int refuse_leftovers(const struct cfs_ds_rank *rank,
 	const struct cfs_node *shapes = cfs_node_get(root, "param_shapes");
 
 	if (!rank->n_optim || cfs_node_is_seq(shapes) ||
-	    !cfs_node_is_map(cfs_node_get(root, "optimizer")))
+	    !cfs_node_is_map(cfs_node_get(root, "optimizer")) ||
+	    cfs_ds_is_twice(rank))
 		return 0;
 	return cfs_fail(err, -EINVAL,
 			"%s holds the whole optimizer, %s a part of one: two "

@@ -141,7 +141,7 @@ static int fold(struct cfs_step *step, const char *name,
 				"%s belongs to user %u and %s to user %u: "
 				"chown the step's files to one user",
 				name, (unsigned)st->st_uid,
-				cfs_filetab_path(step->files, 0),
+				cfs_filetab_path(step->files, step->first_file),
 				(unsigned)step->uid);
 	step->mode &= st->st_mode & 0777;
 	/* Of another group: what the group may do counts for nobody. */
@@ -180,7 +180,8 @@ static int ranks_new(struct cfs_ds_step *step, const struct cfs_ds_names *names)
 
 	step->ranks = calloc(n, sizeof(*step->ranks));
 	step->base.ranks = calloc(n, sizeof(*step->base.ranks));
-	step->base.files = cfs_filetab_new();
+	if (!step->base.files)
+		step->base.files = cfs_filetab_new();
 	if (!step->ranks || !step->base.ranks || !step->base.files)
 		return -ENOMEM;
 	step->base.n_ranks = n;

@@ -178,7 +178,7 @@ static int list_rows(struct layers *l)
 	l->rows = calloc((size_t)n + 1, sizeof(*l->rows));
 	if (!l->rows)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = l->step->base.first_file; i < n; i++)
 		if (cfs_ds_name_parse(base_name(cfs_filetab_path(files, i)))
 			    .kind == CFS_DS_LAYER)
 			l->rows[l->n_rows++] = i;

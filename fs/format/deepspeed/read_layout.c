@@ -320,6 +320,9 @@ static int find_shapes(struct cfs_ds_layout *layout,
 
 	if (!shapes || cfs_node_is_none(shapes))
 		shapes = cfs_node_get(layout->rank->optim_root, "param_shapes");
+	if (!cfs_node_is_map(shapes) && !cfs_node_is_seq(shapes) &&
+	    cfs_ds_is_twice(layout->rank))
+		return cfs_ds_unnamed_shapes(layout, shapes_out, err);
 	if (!cfs_node_is_map(shapes) && !cfs_node_is_seq(shapes))
 		return cfs_fail(err, -ENOTSUP,
 				"%s: no param_shapes, so the order of the "

@@ -215,9 +215,8 @@ static int read_state(const struct reading *rd, uint32_t u, uint32_t cut)
 
 /* ---- param_slice_mappings ---- */
 
-/* fragment_address{numel, start} */
-static bool read_fragment(const struct cfs_node *node, uint64_t *numel,
-			  uint64_t *start)
+bool cfs_ds_fragment(const struct cfs_node *node, uint64_t *numel,
+		     uint64_t *start)
 {
 	if (!node || node->kind != CFS_NODE_OBJECT)
 		return false;
@@ -259,7 +258,7 @@ static bool map_agrees(const struct reading *rd, uint32_t u,
 		cfs_map_node_pair(map, at++, &key, &value);
 		name = cfs_node_as_str(key);
 		if (!name || strcmp(name, s->name) != 0 ||
-		    !read_fragment(value, &numel, &start) ||
+		    !cfs_ds_fragment(value, &numel, &start) ||
 		    start != a - begin || numel != b - a)
 			return false;
 	}

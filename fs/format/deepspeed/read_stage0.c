@@ -269,5 +269,6 @@ int cfs_ds_stage0_read(struct cfs_ds_step *step, uint32_t mp,
 		free(z.candidates[i].head);
 	free(z.candidates);
 	free(z.owned);
+	cfs_ds_layer_files_fini(&z.layers);
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", z.rank->model[0].name) : 0;
 }

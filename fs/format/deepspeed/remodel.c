@@ -13,13 +13,6 @@
 #include "store/map/map.h"
 #include "store/util/error.h"
 
-/* What one new rank's tensors are made of. */
-struct cfs_ds_made {
-	const struct cfs_ds_remodel *remodel;
-	uint32_t t;
-	const struct cfs_ds_whole **whole; /* by parameter */
-};
-
 /* ---- tensors ---- */
 
 struct origin {
@@ -53,10 +46,9 @@ static uint32_t cuts(const struct cfs_ds_remodel *rm)
 	return rm->whole ? 1 : rm->tp;
 }
 
-/* All of what rank @t has of @role. */
-static int append_whole(const struct cfs_ds_remodel *rm,
-			const struct cfs_ds_whole *w, uint32_t role, uint32_t t,
-			struct cfs_map *map)
+int cfs_ds_remodel_append(const struct cfs_ds_remodel *rm,
+			  const struct cfs_ds_whole *w, uint32_t role,
+			  uint32_t t, struct cfs_map *map)
 {
 	struct origin o = {rm, w, role};
 	const struct cfs_tp_source source = {
@@ -75,8 +67,8 @@ static int append_whole(const struct cfs_ds_remodel *rm,
 			     map);
 }
 
-/* The weight of what ranks add up follows its master, not its own rounded
- * share. */
+/* The weight of what ranks add up, or of a mean, follows its master, not its
+ * own rounded share. */
 static int append_rounded(const struct cfs_ds_remodel *rm,
 			  const struct cfs_ds_whole *w, uint32_t t,
 			  struct cfs_map *map)
@@ -84,7 +76,8 @@ static int append_rounded(const struct cfs_ds_remodel *rm,
 	_cleanup_(cfs_map_unrefp) struct cfs_map *master =
 		cfs_map_new(cfs_map_filetab(map));
 	const struct cfs_catalogue *cat = catalogue_of(rm, w, 0);
-	int r = master ? append_whole(rm, w, CFS_ROLE_MASTER, t, master)
+	int r = master ? cfs_ds_remodel_append(rm, w, CFS_ROLE_MASTER, t,
+					       master)
 		       : -ENOMEM;
 
 	if (r < 0)
@@ -107,17 +100,19 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 		cfs_dtype_size(cfs_catalogue_dtype(cat, w->index, role));
 	int r;
 
-	if (rm->tp == rm->from->base.topology.tp && !rm->whole)
+	if (rm->tp == rm->from->base.topology.tp && !rm->whole &&
+	    w->to.kind == CFS_TP_SAME)
 		return cfs_catalogue_append(catalogue_of(rm, w, made->t),
 					    w->index, role, start, count, map);
 	all = cfs_map_new(cfs_map_filetab(map));
 	if (!all)
 		return -ENOMEM;
-	if (w->from.kind == CFS_TP_SUM && role == CFS_ROLE_WEIGHT &&
+	if ((w->from.kind == CFS_TP_SUM || w->from.kind == CFS_TP_MEAN) &&
+	    role == CFS_ROLE_WEIGHT &&
 	    cfs_catalogue_has(cat, w->index, CFS_ROLE_MASTER))
 		r = append_rounded(rm, w, made->t, all);
 	else
-		r = append_whole(rm, w, role, made->t, all);
+		r = cfs_ds_remodel_append(rm, w, role, made->t, all);
 	return r < 0 ? r
 		     : cfs_map_add_slice(map, all, start * size, count * size);
 }
@@ -128,6 +123,7 @@ static int make(void *arg, uint32_t param, uint32_t role, uint64_t start,
 struct place {
 	const struct cfs_ds_whole *whole;
 	struct cfs_ds_layer_name name;
+	uint32_t group;
 };
 
 static int place_cmp(const void *a, const void *b)
@@ -136,8 +132,8 @@ static int place_cmp(const void *a, const void *b)
 	bool tied_x = x->name.form == CFS_DS_FORM_TIED;
 	bool tied_y = y->name.form == CFS_DS_FORM_TIED;
 
-	if (x->whole->group != y->whole->group)
-		return x->whole->group < y->whole->group ? -1 : 1;
+	if (x->group != y->group)
+		return x->group < y->group ? -1 : 1;
 	if (tied_x != tied_y)
 		return tied_x ? -1 : 1;
 	if (!tied_x && x->name.layer != y->name.layer)
@@ -151,30 +147,39 @@ static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 {
 	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
 		n.form = CFS_DS_FORM_PIPELINE;
-		if (!n.layer && cfs_ds_is_tied(m)) {
+		if (m->family && n.layer == m->family->embedding &&
+		    cfs_ds_is_tied(m)) {
 			n.form = CFS_DS_FORM_TIED;
 			n.key = m->family->tied_key;
 			n.key_len = strlen(n.key);
 		}
 	} else if (!pipeline && n.form != CFS_DS_FORM_PLAIN) {
-		if (n.form == CFS_DS_FORM_TIED)
-			n.layer = 0;
+		if (n.form == CFS_DS_FORM_TIED && m->family)
+			n.layer = m->family->embedding;
 		n.form = CFS_DS_FORM_SEQUENTIAL;
 	}
 	return n;
 }
 
-/* Is it in stage @s?  What is tied is used by the first and the last layer. */
+static bool has_layer(const struct cfs_ds_remodel *rm, uint32_t s,
+		      uint32_t layer)
+{
+	return layer >= rm->bounds[s] && layer < rm->bounds[s + 1];
+}
+
+/* Is it in stage @s?  What is tied is used by two layers. */
 static bool in_stage(const struct cfs_ds_remodel *rm,
 		     const struct cfs_ds_layer_name *n, uint32_t s)
 {
+	const struct cfs_ds_family *family = rm->model.family;
+
 	if (!rm->pp || rm->whole)
 		return true;
 	if (n->form == CFS_DS_FORM_TIED)
-		return rm->bounds[s] < rm->bounds[s + 1] &&
-		       (rm->bounds[s] == 0 ||
-			rm->bounds[s + 1] >= rm->model.n_layers);
-	return n->layer >= rm->bounds[s] && n->layer < rm->bounds[s + 1];
+		return !family || has_layer(rm, s, family->embedding) ||
+		       (has_layer(rm, s, rm->model.head) &&
+			!cfs_ds_is_once(&rm->model, n->name));
+	return has_layer(rm, s, n->layer);
 }
 
 bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
@@ -186,6 +191,17 @@ bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
 	return in_stage(rm, &n, stage) && !cfs_ds_layer_format(&n, buf, size);
 }
 
+/* The second half of group 0's is group 1. */
+static void halve(struct place *v, uint32_t n)
+{
+	uint32_t first = 0;
+
+	while (first < n && v[first].group == 0)
+		first++;
+	for (uint32_t i = first / 2; i < first; i++)
+		v[i].group = 1;
+}
+
 static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 			   struct place *out)
 {
@@ -195,11 +211,16 @@ static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct cfs_ds_whole *w = &m->v[i];
 
-		out[n] = (struct place){w, rename_to(m, w->name, rm->pp > 0)};
+		out[n] = (struct place){w, rename_to(m, w->name, rm->pp > 0),
+					w->group};
+		if (m->halves && w->group == 1)
+			out[n].group = 0;
 		if (in_stage(rm, &out[n].name, s))
 			n++;
 	}
 	qsort(out, n, sizeof(*out), place_cmp);
+	if (m->halves)
+		halve(out, n);
 	return n;
 }
 
@@ -236,7 +257,7 @@ static int add_param(const struct cfs_ds_remodel *rm, const struct place *p,
 	if (!r)
 		r = cfs_catalogue_add_param(
 			cat, name, same ? own->ndim : to->ndim,
-			same ? own->shape : shape, p->whole->group, &index);
+			same ? own->shape : shape, p->group, &index);
 	for (uint32_t k = 0; !r && k < cfs_catalogue_roles(from); k++)
 		if (cfs_catalogue_has(from, p->whole->index, k))
 			r = cfs_catalogue_set_dtype(
@@ -292,6 +313,13 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 			return cfs_fail(err, -ENOTSUP, "%s: %s", w->name.name,
 					w->rule->because);
 	}
+	if (!rm->pp != !from->pipeline && rm->model.family &&
+	    !rm->model.family->sequence)
+		return cfs_fail(err, -ENOTSUP,
+				"%s names a model without pipeline otherwise: "
+				"no view of it can be made (pp0), or of it as "
+				"a pipeline",
+				rm->model.family->name);
 	if (!same && !rm->model.n_layers)
 		return cfs_fail(err, -ENOTSUP,
 				"the model is of no family whose layers are "
@@ -345,7 +373,8 @@ bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 {
 	const struct cfs_filetab *files = step->base.files;
 
-	for (uint32_t i = 0; i < cfs_filetab_count(files); i++) {
+	for (uint32_t i = step->base.first_file; i < cfs_filetab_count(files);
+	     i++) {
 		const char *path = cfs_filetab_path(files, i);
 		const char *slash = strrchr(path, '/');
 		struct cfs_ds_name n =
@@ -361,6 +390,24 @@ bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 
 /* ---- the step ---- */
 
+/* Whose model states new rank @i has, for what no tensor is (its generators):
+ * those of the rank in its place, if there was one. */
+static void set_states(struct cfs_ds_step *step, uint32_t i)
+{
+	const struct cfs_ds_remodel *rm = step->remodel;
+	const struct cfs_topology *from = &rm->from->base.topology;
+	uint32_t rank = 0;
+
+	if (rm->tp == from->tp && !rm->whole)
+		rank = (i / rm->tp < from->pp ? i / rm->tp : 0) * rm->tp +
+		       i % rm->tp;
+	/* optimizers agree, but a stage may lack some parameter group */
+	step->ranks[i] = rm->from->ranks[0];
+	step->ranks[i].model = rm->from->ranks[rank].model;
+	step->ranks[i].n_model = rm->from->ranks[rank].n_model;
+	step->ranks[i].model_root = rm->from->ranks[rank].model_root;
+}
+
 static int make_ranks(struct cfs_ds_step *step)
 {
 	struct cfs_ds_remodel *rm = step->remodel;
@@ -373,8 +420,7 @@ static int make_ranks(struct cfs_ds_step *step)
 
 		rm->made[i].remodel = rm;
 		rm->made[i].t = i % rm->tp;
-		/* what no tensor is: of the first rank */
-		step->ranks[i] = rm->from->ranks[0];
+		set_states(step, i);
 		r = make_rank(rm, v, n, &rm->made[i],
 			      &step->base.ranks[i].catalogue);
 	}
@@ -465,9 +511,16 @@ void cfs_ds_remodel_free(struct cfs_ds_step *step)
 		if (rm->made)
 			free(rm->made[i].whole);
 	}
+	for (uint32_t i = 0; rm->like && i < step->base.n_ranks; i++)
+		if (step->ranks)
+			free(step->ranks[i].groups);
+	cfs_pickle_free(step->scratch);
 	cfs_ds_model_fini(&rm->model);
 	cfs_options_fini(&rm->options);
+	if (rm->like)
+		cfs_step_unref(&rm->like->base);
 	cfs_step_unref(&rm->from->base);
+	free(step->base.note);
 	free(rm->made);
 	free(rm->bounds);
 	free(rm->layers.v);

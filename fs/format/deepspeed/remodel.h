@@ -18,8 +18,10 @@ struct cfs_ds_parallel {
 	/* One rank has all that these would share, and of what they add up the
 	 * share of one. */
 	bool whole;
-	bool tp_named; /* whole: the user says the size, so it counts alone */
 	const char *options; /* options.h, or NULL */
+	/* The step that is filled: it tells the rows of vocabularies.  Or
+	 * NULL. */
+	const struct cfs_ds_step *like;
 };
 
 /* The layers that hold something, ascending. */
@@ -28,8 +30,19 @@ struct cfs_ds_layers {
 	uint32_t n;
 };
 
+/* What one new rank's tensors are made of. */
+struct cfs_ds_made {
+	const struct cfs_ds_remodel *remodel;
+	uint32_t t;
+	/* by parameter; NULL: the template's own */
+	const struct cfs_ds_whole **whole;
+	uint32_t mp;			 /* template: the rank */
+	const struct cfs_catalogue *cat; /* … and what is made */
+};
+
 struct cfs_ds_remodel {
 	struct cfs_ds_step *from; /* a reference */
+	struct cfs_ds_step *like; /* template.h: a reference, or NULL */
 	struct cfs_options options;
 	struct cfs_ds_model model;
 	struct cfs_ds_layers layers;
@@ -45,6 +58,11 @@ CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
 				  const struct cfs_ds_parallel *target,
 				  struct cfs_ds_step **out,
 				  struct cfs_error *err);
+/* All that rank @t has of @role, at the new number of ranks. */
+CFS_MUST_CHECK int cfs_ds_remodel_append(const struct cfs_ds_remodel *rm,
+					 const struct cfs_ds_whole *whole,
+					 uint32_t role, uint32_t t,
+					 struct cfs_map *map);
 /* What stage @stage calls what the source calls @name; false: it has none. */
 bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
 			 uint32_t stage, char *buf, size_t size);

@@ -1,6 +1,7 @@
 /*
- * Norms and biases are compared whole, of larger tensors the beginning: copies
- * that went apart were given other gradients, which leave nothing as it was.
+ * Norms and biases are compared whole, of larger tensors windows from the first
+ * element to the last: copies that went apart were given other gradients, which
+ * leave hardly a row as it was.
  */
 #include "fs/format/deepspeed/replicas.h"
 
@@ -12,52 +13,72 @@
 #include "store/util/error.h"
 
 #define ELEMENTS_MAX (64u << 10)
+#define WINDOWS	     16u
+#define PIECE	     ((size_t)256 << 10)
 
 /* One parameter in one rank's catalogue. */
 struct place {
 	uint32_t rank, index;
 };
 
-static int read_role(const struct cfs_ds_step *step, struct place p,
-		     uint32_t role, uint64_t count, uint8_t *buf, size_t len,
+/* What is compared of a parameter of @numel elements. */
+static int add_windows(const struct cfs_catalogue *cat, uint32_t index,
+		       uint32_t role, struct cfs_map *map)
+{
+	const uint64_t numel = cfs_catalogue_param(cat, index)->numel;
+	const uint64_t len = ELEMENTS_MAX / WINDOWS;
+	int r = 0;
+
+	if (numel <= ELEMENTS_MAX)
+		return cfs_catalogue_append(cat, index, role, 0, numel, map);
+	for (uint32_t i = 0; !r && i < WINDOWS; i++)
+		r = cfs_catalogue_append(cat, index, role,
+					 (numel - len) / (WINDOWS - 1) * i, len,
+					 map);
+	return r ? r
+		 : cfs_catalogue_append(cat, index, role, numel - len, len,
+					map);
+}
+
+static int open_role(const struct cfs_ds_step *step, struct place p,
+		     uint32_t role, struct cfs_reader **out,
 		     struct cfs_error *err)
 {
 	_cleanup_(cfs_map_unrefp) struct cfs_map *map =
 		cfs_map_new(step->base.files);
-	_cleanup_(cfs_reader_closep) struct cfs_reader *reader = NULL;
-	ssize_t n;
-	int r = map ? cfs_catalogue_append(step->base.ranks[p.rank].catalogue,
-					   p.index, role, 0, count, map)
+	int r = map ? add_windows(step->base.ranks[p.rank].catalogue, p.index,
+				  role, map)
 		    : -ENOMEM;
 
 	if (r < 0)
 		return r;
 	cfs_map_seal(map);
-	r = cfs_reader_open(map, step->base.pool, NULL, &reader, err);
-	if (r < 0)
-		return r;
-	n = cfs_reader_pread(reader, buf, len, 0);
-	if (n < 0)
-		return (int)n;
-	return (size_t)n == len ? 0 : -EIO;
+	return cfs_reader_open(map, step->base.pool, NULL, out, err);
 }
 
 static int same_role(const struct cfs_ds_step *step, struct place a,
 		     struct place b, uint32_t role, bool *same_out,
 		     struct cfs_error *err)
 {
-	const struct cfs_catalogue *cat = step->base.ranks[a.rank].catalogue;
-	uint64_t count = CFS_MIN(cfs_catalogue_param(cat, a.index)->numel,
-				 (uint64_t)ELEMENTS_MAX);
-	size_t len = (size_t)count *
-		     cfs_dtype_size(cfs_catalogue_dtype(cat, a.index, role));
-	_cleanup_(cfs_freep) uint8_t *both = malloc(2 * len + 1);
-	int r = both ? read_role(step, a, role, count, both, len, err)
-		     : -ENOMEM;
+	_cleanup_(cfs_reader_closep) struct cfs_reader *x = NULL, *y = NULL;
+	_cleanup_(cfs_freep) uint8_t *both = malloc(2 * PIECE);
+	int r = both ? open_role(step, a, role, &x, err) : -ENOMEM;
 
 	if (!r)
-		r = read_role(step, b, role, count, both + len, len, err);
-	*same_out = !r && !memcmp(both, both + len, len);
+		r = open_role(step, b, role, &y, err);
+	*same_out = !r;
+	for (uint64_t at = 0; !r && *same_out; at += PIECE) {
+		ssize_t n = cfs_reader_pread(x, both, PIECE, at);
+		ssize_t m =
+			n < 0 ? n
+			      : cfs_reader_pread(y, both + PIECE, PIECE, at);
+
+		if (m < 0)
+			return (int)m;
+		*same_out = n == m && !memcmp(both, both + PIECE, (size_t)n);
+		if (n < (ssize_t)PIECE)
+			break;
+	}
 	return r;
 }
 
@@ -99,7 +120,7 @@ static int check_ranks(void *arg, uint32_t i, struct cfs_error *err)
 		w->from.kind == CFS_TP_SUM ? CFS_ROLE_STATE0 : CFS_ROLE_WEIGHT;
 	uint32_t role;
 
-	if (w->from.kind == CFS_TP_CUT)
+	if (w->from.kind == CFS_TP_CUT || w->from.kind == CFS_TP_MEAN)
 		return 0;
 	for (uint32_t t = 1; t < tp; t++) {
 		const struct place b = {a.rank + t, w->index};

@@ -126,17 +126,37 @@ static int resolve_stage1_class(struct resolving *rs)
 	return 0;
 }
 
-/* Stage 0 of bf16 was a BF16_Optimizer until 0.18.4 and still is one in a
- * pipeline, where it cannot be loaded: kept where it is, never made. */
+/* Are these the source's ranks? */
+static bool same_ranks(const struct resolving *rs)
+{
+	const struct cfs_topology *from = rs->from, *to = &rs->out->topology;
+
+	return from->tp == to->tp && from->pp == to->pp && from->dp == to->dp &&
+	       from->pipeline == to->pipeline && !rs->request->options;
+}
+
+/*
+ * Stage 0 of bf16 was a BF16_Optimizer until 0.18.4: kept where it is, never
+ * made.  In a pipeline it still is one, but the loader looks for the other's
+ * keys, so that not even the framework's own files can be loaded.
+ */
 static int resolve_stage0_class(struct resolving *rs)
 {
 	const struct cfs_topology *from = rs->from;
-	bool kept = from->optimizer == CFS_OPT_BF16 && !from->zero_stage;
+	bool pipeline = rs->out->topology.pipeline;
+	bool kept = from->optimizer == CFS_OPT_BF16 && !from->zero_stage &&
+		    from->pipeline == pipeline;
 
 	if (rs->request->bf16_optimizer == 1 && !kept)
 		return cfs_fail(rs->err, -EINVAL,
 				"bf16opt: BF16_Optimizer is for stage 1, not "
 				"stage 0");
+	if (from->optimizer != CFS_OPT_NONE && pipeline &&
+	    rs->step->base.dtype == CFS_BF16 && !(kept && same_ranks(rs)))
+		return cfs_fail(rs->err, -ENOTSUP,
+				"zero0: DeepSpeed cannot load again what it "
+				"saves of a bf16 pipeline without ZeRO; use "
+				"zero1");
 	if (kept && rs->request->bf16_optimizer != 0) {
 		set_class(rs, CFS_OPT_BF16, CFS_FROM_SOURCE);
 		return 0;
@@ -145,10 +165,6 @@ static int resolve_stage0_class(struct resolving *rs)
 		set_class(rs, CFS_OPT_NONE, CFS_FROM_SOURCE);
 		return 0;
 	}
-	if (rs->out->topology.pipeline)
-		return cfs_fail(rs->err, -ENOTSUP,
-				"zero0: stage 0 of a pipeline is not "
-				"supported; use zero1");
 	if (rs->request->bf16_optimizer == 0 && from->zero_stage == 0 &&
 	    rs->request->zero_stage < 0)
 		return cfs_fail(rs->err, -EINVAL,

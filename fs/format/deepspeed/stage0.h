@@ -5,6 +5,7 @@
 #ifndef CFS_FORMAT_DEEPSPEED_STAGE0_H
 #define CFS_FORMAT_DEEPSPEED_STAGE0_H
 
+#include "fs/format/deepspeed/layer_files.h"
 #include "fs/format/deepspeed/read.h"
 
 #define CFS_DS_HEAD 64 /* elements that tell most tensors apart */
@@ -13,6 +14,7 @@
 struct cfs_ds_candidate {
 	const char *name;
 	struct cfs_torch_tensor t;
+	struct cfs_file *file;
 	bool taken;
 	uint8_t *head; /* its first bytes, once they were read */
 };
@@ -40,7 +42,8 @@ struct cfs_ds_stage0 {
 	uint32_t mp;
 	struct cfs_ds_rank *rank;
 	struct cfs_catalogue *cat;
-	struct cfs_file *file;
+	struct cfs_file *file;		       /* the model states */
+	struct cfs_ds_layer_files layers;      /* of a pipeline */
 	const struct cfs_node *optimizer;      /* wrapper, or the torch dict */
 	const struct cfs_node *torch, *groups; /* torch dict, param_groups */
 	uint32_t n_groups;
@@ -56,6 +59,14 @@ struct cfs_ds_stage0 {
 /* Fills candidates and owned, each owned one with what it is; -ENOTSUP where
  * that is not certain. */
 CFS_MUST_CHECK int cfs_ds_stage0_match(struct cfs_ds_stage0 *z);
+/* Allocates candidates for @n tensors. */
+CFS_MUST_CHECK int cfs_ds_stage0_candidates(struct cfs_ds_stage0 *z, size_t n);
+/* One more candidate if @value can be one: @name lives as long as the step. */
+void cfs_ds_stage0_candidate(struct cfs_ds_stage0 *z, const char *name,
+			     const struct cfs_node *value,
+			     struct cfs_file *file);
+/* The candidates of a pipeline: what is in its layer files. */
+CFS_MUST_CHECK int cfs_ds_stage0_layers(struct cfs_ds_stage0 *z);
 /* The part of it for fp32_groups_flat. */
 CFS_MUST_CHECK int cfs_ds_stage0_fused(struct cfs_ds_stage0 *z);
 

@@ -11,28 +11,26 @@
 #define PART  (1ull << 16)
 
 /* Elements [@at, @at + @n) of @t. */
-static bool load(const struct cfs_ds_stage0 *z,
-		 const struct cfs_torch_tensor *t, uint64_t at, uint64_t n,
-		 uint8_t *out)
+static bool load(struct cfs_file *file, const struct cfs_torch_tensor *t,
+		 uint64_t at, uint64_t n, uint8_t *out)
 {
 	uint32_t size = cfs_dtype_size(t->dtype);
 	uint64_t start;
 
-	if (cfs_torch_storage_extent(t->storage, z->file, &start, NULL))
+	if (cfs_torch_storage_extent(t->storage, file, &start, NULL))
 		return false;
 	start += (t->storage_offset + at) * size;
-	return !cfs_file_pread_all(z->file, out, n * size, start);
+	return !cfs_file_pread_all(file, out, n * size, start);
 }
 
-static const uint8_t *weight_head(const struct cfs_ds_stage0 *z,
-				  struct cfs_ds_candidate *c)
+static const uint8_t *weight_head(struct cfs_ds_candidate *c)
 {
 	uint64_t n = CFS_MIN(c->t.numel, CFS_DS_HEAD);
 
 	if (c->head)
 		return c->head;
 	c->head = malloc(n * cfs_dtype_size(c->t.dtype));
-	if (c->head && !load(z, &c->t, 0, n, c->head)) {
+	if (c->head && !load(c->file, &c->t, 0, n, c->head)) {
 		free(c->head);
 		c->head = NULL;
 	}
@@ -50,7 +48,7 @@ static const uint8_t *master_head(struct cfs_ds_stage0 *z,
 	    h->n >= n)
 		return h->bytes;
 	h->storage = NULL;
-	if (!load(z, m, pos, n, h->bytes))
+	if (!load(z->file, m, pos, n, h->bytes))
 		return NULL;
 	h->storage = m->storage;
 	h->offset = m->storage_offset + pos;
@@ -65,7 +63,7 @@ static bool head_fits(struct cfs_ds_stage0 *z, struct cfs_ds_candidate *c,
 {
 	uint64_t n = CFS_MIN(c->t.numel, CFS_DS_HEAD);
 	const uint8_t *master = master_head(z, m, pos);
-	const uint8_t *weight = weight_head(z, c);
+	const uint8_t *weight = weight_head(c);
 	uint8_t rounded[CFS_DS_HEAD * 8];
 
 	if (!master || !weight)
@@ -93,8 +91,8 @@ bool cfs_ds_stage0_fits(struct cfs_ds_stage0 *z, struct cfs_ds_candidate *c,
 	for (uint64_t at = CFS_DS_HEAD; at < n; at += CHUNK) {
 		uint64_t k = CFS_MIN(n - at, CHUNK);
 
-		if (!load(z, &c->t, at, k, weight) ||
-		    !load(z, master, pos + at, k, fp32))
+		if (!load(c->file, &c->t, at, k, weight) ||
+		    !load(z->file, master, pos + at, k, fp32))
 			return false;
 		cfs_dtype_cast(master->dtype, fp32, c->t.dtype, rounded, k);
 		if (memcmp(weight, rounded, k * cfs_dtype_size(c->t.dtype)))

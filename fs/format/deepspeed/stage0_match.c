@@ -32,34 +32,49 @@ static bool seen(const struct cfs_ds_stage0 *z,
 	return false;
 }
 
-/* Floating tensors of `module` that are no buffers, each once. */
+int cfs_ds_stage0_candidates(struct cfs_ds_stage0 *z, size_t n)
+{
+	z->candidates = calloc(n + 1, sizeof(*z->candidates));
+	return z->candidates ? 0 : -ENOMEM;
+}
+
+/* Floating tensors, each once. */
+void cfs_ds_stage0_candidate(struct cfs_ds_stage0 *z, const char *name,
+			     const struct cfs_node *value,
+			     struct cfs_file *file)
+{
+	struct cfs_ds_candidate *c = &z->candidates[z->n_candidates];
+
+	if (cfs_torch_tensor_get(value, &c->t) < 0 ||
+	    !cfs_dtype_is_float(c->t.dtype) || !c->t.contiguous ||
+	    !c->t.storage || seen(z, &c->t))
+		return;
+	c->name = name;
+	c->file = file;
+	z->n_candidates++;
+}
+
+/* What `module` has and is no buffer. */
 static int find_candidates(struct cfs_ds_stage0 *z)
 {
 	const struct cfs_node *root = z->rank->model_root;
 	const struct cfs_node *module = cfs_node_get(root, "module");
 	uint32_t n = cfs_map_node_count(module);
+	int r;
 
 	if (!cfs_node_is_map(module))
-		return cfs_fail(z->err, -ENOTSUP,
-				"stage 0 of a pipeline (no module) is not "
-				"supported");
-	z->candidates = calloc((size_t)n + 1, sizeof(*z->candidates));
-	if (!z->candidates)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
-		struct cfs_ds_candidate *c = &z->candidates[z->n_candidates];
+		return cfs_ds_stage0_layers(z);
+	r = cfs_ds_stage0_candidates(z, n);
+	for (uint32_t i = 0; !r && i < n; i++) {
 		struct cfs_node *key, *value;
+		const char *name;
 
 		cfs_map_node_pair(module, i, &key, &value);
-		c->name = cfs_node_as_str(key);
-		if (!c->name || cfs_ds_is_buffer(root, c->name) ||
-		    cfs_torch_tensor_get(value, &c->t) < 0 ||
-		    !cfs_dtype_is_float(c->t.dtype) || !c->t.contiguous ||
-		    !c->t.storage || seen(z, &c->t))
-			continue;
-		z->n_candidates++;
+		name = cfs_node_as_str(key);
+		if (name && !cfs_ds_is_buffer(root, name))
+			cfs_ds_stage0_candidate(z, name, value, z->file);
 	}
-	return 0;
+	return r;
 }
 
 /* ---- one state a parameter ---- */

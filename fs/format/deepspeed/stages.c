@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/format/deepspeed/neox_config.h"
 #include "fs/reslice/balance.h"
 #include "store/util/error.h"
 
@@ -24,8 +23,8 @@ bool cfs_ds_is_tied(const struct cfs_ds_model *m)
 
 		if (n->form == CFS_DS_FORM_TIED)
 			return true;
-		head |= n->form != CFS_DS_FORM_PLAIN &&
-			n->layer + 1 == m->n_layers;
+		head |= m->n_layers && n->form != CFS_DS_FORM_PLAIN &&
+			n->layer == m->head;
 	}
 	/* a pipeline would have told so */
 	return !head && !m->pipeline && m->family && m->family->tied_key;
@@ -53,7 +52,7 @@ static int weigh_parameters(struct weighing *w)
 		const struct cfs_tp_layout *l = w->source ? &p->from : &p->to;
 		uint64_t shape[CFS_TP_DIMS_MAX], numel = 1;
 		bool both = p->name.form == CFS_DS_FORM_TIED ||
-			    (tied && !p->name.layer);
+			    (tied && p->name.layer == m->family->embedding);
 		int r = cfs_tp_local_shape(l, w->tp, shape);
 
 		if (r < 0)
@@ -62,10 +61,10 @@ static int weigh_parameters(struct weighing *w)
 			numel *= shape[d];
 		if (p->group == CFS_GROUP_FROZEN)
 			continue;
-		/* what is tied is built at both ends, whole */
-		w->weights[both ? 0 : p->name.layer] += numel;
-		if (both)
-			w->weights[m->n_layers - 1] += numel;
+		/* what is tied is built at both ends */
+		w->weights[p->name.layer] += numel;
+		if (both && !cfs_ds_is_once(m, p->name.name))
+			w->weights[m->head] += numel;
 	}
 	return 0;
 }
@@ -95,7 +94,7 @@ static int weigh_types(struct weighing *w)
 				"partition method '%s': no expression",
 				w->method);
 	for (uint32_t i = 0; !r && i < m->n_layers; i++) {
-		const char *type = m->family->type(i, m->n_layers, tied);
+		const char *type = m->family->type(m, i, tied);
 
 		if (!type && !is_known(m, i))
 			r = cfs_fail(w->err, -ENOTSUP,
@@ -238,8 +237,7 @@ int cfs_ds_stages_find(struct cfs_ds_remodel *rm, struct cfs_error *err)
 	if (rm->options.bounds)
 		return take_bounds(rm, err);
 	if (!method) {
-		method = cfs_ds_neox_config_str(rm->from,
-						"pipe_partition_method");
+		method = rm->model.family->told_method(rm->from);
 		if (method)
 			r = cfs_options_check_method(method, err);
 		else

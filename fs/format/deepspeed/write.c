@@ -8,6 +8,7 @@
  * Stages 0 to 2 take rank 0's, which is what the framework writes.
  */
 #include "fs/format/deepspeed/remodel.h"
+#include "fs/format/deepspeed/template.h"
 #include "fs/format/deepspeed/write.h"
 
 #include <errno.h>
@@ -204,9 +205,10 @@ int cfs_ds_tree_seal(struct cfs_ds_tree *t, struct cfs_tree **out)
 	return 0;
 }
 
-static int write_step(struct cfs_step *step, const struct cfs_resolved *target,
+int cfs_ds_write_step(struct cfs_step *step, const struct cfs_resolved *target,
 		      struct cfs_tree **tree_out, struct cfs_error *err)
 {
+	const struct cfs_ds_remodel *rm = cfs_ds_step_of(step)->remodel;
 	bool elastic =
 		can_stay_elastic(cfs_ds_step_of(step), &target->topology);
 	struct cfs_ds_tree *t;
@@ -216,15 +218,16 @@ static int write_step(struct cfs_step *step, const struct cfs_resolved *target,
 				  elastic, err);
 	if (!r)
 		r = cfs_ds_tree_new(step, target, &t);
-	if (r < 0)
+	if (r)
 		return r;
 	t->elastic = elastic;
 	t->lost_step = elastic ? lost_step_of(cfs_ds_step_of(step)) : 0;
 	for (uint32_t mp = 0; r >= 0 && mp < step->n_ranks; mp++)
 		r = plan_rank(t, mp);
 	if (r >= 0)
-		r = cfs_ds_step_of(step)->remodel ? plan_layers(t)
-						  : plan_carried(t);
+		r = !rm	       ? plan_carried(t)
+		    : rm->like ? cfs_ds_template_plan(t)
+			       : plan_layers(t);
 	if (r < 0) {
 		cfs_tree_unref(&t->base);
 		return r;
@@ -252,11 +255,11 @@ int cfs_ds_write(struct cfs_step *step, const struct cfs_resolved *target,
 	if (from->tp == to->tp && from->pp == to->pp &&
 	    from->pipeline == to->pipeline && !target->options &&
 	    !cfs_ds_step_of(step)->only_masters)
-		return write_step(step, target, tree_out, err);
+		return cfs_ds_write_step(step, target, tree_out, err);
 	r = cfs_ds_remodel(cfs_ds_step_of(step), &parallel, &made, err);
 	if (r < 0)
 		return r;
-	r = write_step(&made->base, target, tree_out, err);
+	r = cfs_ds_write_step(&made->base, target, tree_out, err);
 	cfs_step_unref(&made->base); /* the tree has its own */
 	return r;
 }
@@ -314,7 +317,9 @@ static int source_model(struct cfs_ds_out *out, struct cfs_torchfile **tf_out,
 	if (!cfs_node_is_map(*root_out))
 		return cfs_fail(out->err, -EBADMSG, "%s: is not a dict",
 				rank->model[k].name);
-	return 0;
+	return out->step->remodel && out->step->remodel->like
+		       ? cfs_ds_template_model(out, root_out)
+		       : 0;
 }
 
 static int make_file(struct cfs_ds_out *out, const struct cfs_ds_plan *plan,
@@ -329,7 +334,9 @@ static int make_file(struct cfs_ds_out *out, const struct cfs_ds_plan *plan,
 		r = cfs_ds_write_optim(out, &root);
 	} else if (plan->part == CFS_DS_PART_LAYER) {
 		root = cfs_node_ordereddict(out->doc);
-		r = cfs_ds_write_layer(out, plan->layer, "", root);
+		r = out->step->remodel->like
+			    ? cfs_ds_template_layer(out, plan, root)
+			    : cfs_ds_write_layer(out, plan->layer, "", root);
 	} else if (plan->part == CFS_DS_PART_UNIVERSAL) {
 		r = cfs_uc_write(out, plan, &root);
 	} else {

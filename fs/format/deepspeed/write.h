@@ -74,6 +74,12 @@ CFS_MUST_CHECK int cfs_ds_tree_add(struct cfs_ds_tree *tree, const char *name,
 CFS_MUST_CHECK int cfs_ds_tree_seal(struct cfs_ds_tree *tree,
 				    struct cfs_tree **out);
 
+/* The files of @step at @target, whose ranks it has. */
+CFS_MUST_CHECK int cfs_ds_write_step(struct cfs_step *step,
+				     const struct cfs_resolved *target,
+				     struct cfs_tree **tree_out,
+				     struct cfs_error *err);
+
 /* ---- plan.c, write.c ---- */
 
 CFS_MUST_CHECK int cfs_uc_plan(struct cfs_step *step,
@@ -162,13 +168,32 @@ CFS_MUST_CHECK int cfs_ds_write_model(struct cfs_ds_out *out,
 /* Adds what layer @number has, names behind @prefix. */
 CFS_MUST_CHECK int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 				      const char *prefix, struct cfs_node *map);
+/* The weight of a parameter of the catalogue, or its rounded master. */
+CFS_MUST_CHECK int cfs_ds_write_weight(struct cfs_ds_out *out, uint32_t param,
+				       enum cfs_dtype dtype,
+				       struct cfs_node **node_out);
+/* A tensor @t that is no parameter, as the target's rank @tp_rank has it. */
+CFS_MUST_CHECK int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer,
+				     const char *name,
+				     const struct cfs_torch_tensor *t,
+				     uint32_t tp_rank,
+				     struct cfs_node **node_out);
+/* What source rank @t of tensor parallelism calls @name in layer @number;
+ * -ENOENT: nothing. */
+CFS_MUST_CHECK int cfs_ds_layer_tensor(struct cfs_ds_out *out, uint32_t number,
+				       uint32_t t, const char *name,
+				       struct cfs_node **node_out);
+/* The tree of file @row, kept as long as this file is made. */
+CFS_MUST_CHECK int cfs_ds_out_parse(struct cfs_ds_out *out, uint32_t row,
+				    const struct cfs_node **root);
 /* The module of all layers in sequence. */
 CFS_MUST_CHECK int cfs_ds_write_sequence(struct cfs_ds_out *out,
 					 struct cfs_node **module_out);
 
 /* ---- write_client.c: of a step made of another one ---- */
 
-void cfs_ds_write_client(struct cfs_ds_out *out, struct cfs_node *root);
+CFS_MUST_CHECK int cfs_ds_write_client(struct cfs_ds_out *out,
+				       struct cfs_node *root);
 
 /* The outer dict around what the optimizer classes make. */
 CFS_MUST_CHECK int cfs_ds_write_optim(struct cfs_ds_out *out,
@@ -198,13 +223,20 @@ CFS_MUST_CHECK int cfs_ds_write_master(struct cfs_ds_out *out,
 CFS_MUST_CHECK int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group,
 				      uint32_t first, uint32_t n,
 				      struct cfs_node **hyper_out);
-/* clip_grad: the source's, else the config's; NULL where neither says: its
- * default was 0 once and is 1 now, and a loader keeps its own without. */
-struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out);
 /* The ZeroStageEnum member of the target's stage, as this version has it. */
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out);
 /* Does the source keep optimizer state (has a step been taken)? */
 bool cfs_ds_has_state(const struct cfs_ds_out *out, uint32_t group);
+
+/* ---- clip.c ---- */
+
+/* clip_grad: the source's, the config's, or the release's default; NULL where
+ * none is known.  Loaders of stages 1 and 2 and of BF16_Optimizer keep their
+ * own without, that of stage 0 wants it. */
+struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out);
+/* Would that make one? */
+bool cfs_ds_knows_clip(const struct cfs_ds_step *step,
+		       const struct cfs_ds_rank *rank);
 
 /* ---- write_scaler.c ---- */
 

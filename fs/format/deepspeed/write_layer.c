@@ -27,9 +27,8 @@ static const struct cfs_ds_step *source_of(const struct cfs_ds_out *out)
 	return out->step->remodel->from;
 }
 
-/* Parsed for this file, and kept as long as it is made. */
-static int parse_kept(struct cfs_ds_out *out, uint32_t row,
-		      const struct cfs_node **root)
+int cfs_ds_out_parse(struct cfs_ds_out *out, uint32_t row,
+		     const struct cfs_node **root)
 {
 	const char *path = cfs_filetab_path(out->step->base.files, row);
 	const char *slash = strrchr(path, '/');
@@ -64,7 +63,7 @@ static int open_layer(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 	if (!cfs_ds_find_layer(from, number, t, &row))
 		return cfs_fail(out->err, -ENOTSUP,
 				"layer %u has no file of rank %u", number, t);
-	return parse_kept(out, row, &l->map);
+	return cfs_ds_out_parse(out, row, &l->map);
 }
 
 /* ---- tensors ---- */
@@ -79,6 +78,20 @@ static int find_tensor(const struct layer *l, const char *name,
 		return -ENAMETOOLONG;
 	*node_out = cfs_node_get(l->map, full);
 	return *node_out ? 0 : -ENOENT;
+}
+
+int cfs_ds_layer_tensor(struct cfs_ds_out *out, uint32_t number, uint32_t t,
+			const char *name, struct cfs_node **node_out)
+{
+	struct layer l;
+	uint32_t row;
+	int r;
+
+	if (out->step->remodel->model.pipeline &&
+	    !cfs_ds_find_layer(source_of(out), number, t, &row))
+		return -ENOENT;
+	r = open_layer(out, number, t, &l);
+	return r < 0 ? r : find_tensor(&l, name, node_out);
 }
 
 struct buffers {
@@ -119,8 +132,7 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 				 tensor.numel * size);
 }
 
-/* A tensor that is no parameter, as the target's rank has it. */
-static int cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
+int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 		      const struct cfs_torch_tensor *t, uint32_t tp_rank,
 		      struct cfs_node **node_out)
 {
@@ -156,8 +168,8 @@ static int cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 	return *node_out ? 0 : -ENOMEM;
 }
 
-static int weight(struct cfs_ds_out *out, uint32_t param, enum cfs_dtype dtype,
-		  struct cfs_node **node_out)
+int cfs_ds_write_weight(struct cfs_ds_out *out, uint32_t param,
+			enum cfs_dtype dtype, struct cfs_node **node_out)
 {
 	const struct cfs_param *p = cfs_catalogue_param(out->cat, param);
 	bool real = cfs_catalogue_has(out->cat, param, CFS_ROLE_WEIGHT);
@@ -194,7 +206,8 @@ static bool find_param(const struct cfs_ds_out *out, uint32_t number,
 	if (!cfs_ds_layer_format(&n, full, sizeof(full)) &&
 	    !cfs_catalogue_find(out->cat, full, param_out))
 		return true;
-	if (number || !out->topo->pipeline || !family || !family->tied_key)
+	if (!out->topo->pipeline || !family || !family->tied_key ||
+	    number != family->embedding)
 		return false;
 	n.form = CFS_DS_FORM_TIED;
 	n.key = family->tied_key;
@@ -217,9 +230,11 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 		return -ENAMETOOLONG;
 	if (!cfs_torch_tensor_get(node, &tensor)) {
 		if (find_param(out, number, name, &param))
-			r = weight(out, param, tensor.dtype, &node);
+			r = cfs_ds_write_weight(out, param, tensor.dtype,
+						&node);
 		else if (out->topo->tp != source_of(out)->base.topology.tp)
-			r = cut_buffer(out, number, name, &tensor, t, &node);
+			r = cfs_ds_cut_buffer(out, number, name, &tensor, t,
+					      &node);
 	}
 	if (!r)
 		cfs_node_set_str(out->doc, map, full, node);
@@ -230,6 +245,7 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 static int write_params(struct cfs_ds_out *out, uint32_t number,
 			const char *prefix, struct cfs_node *map)
 {
+	const struct cfs_ds_family *family = out->step->remodel->model.family;
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
@@ -238,12 +254,14 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 		struct cfs_node *node;
 		char full[512];
 
-		if ((n.form == CFS_DS_FORM_TIED ? 0 : n.layer) != number)
+		if (n.form == CFS_DS_FORM_TIED)
+			n.layer = family ? family->embedding : 0;
+		if (n.layer != number)
 			continue;
 		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
 				     n.name) >= sizeof(full))
 			return -ENAMETOOLONG;
-		r = weight(out, i, out->step->base.dtype, &node);
+		r = cfs_ds_write_weight(out, i, out->step->base.dtype, &node);
 		if (!r)
 			cfs_node_set_str(out->doc, map, full, node);
 	}
@@ -275,6 +293,23 @@ int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 	return r;
 }
 
+/* torch's note of module versions (`_metadata`) is by the modules' names, which
+ * stay.  Layer files have none. */
+static void keep_notes(struct cfs_ds_out *out, struct cfs_node *map)
+{
+	const struct cfs_ds_step *from = source_of(out);
+	const struct cfs_node *module =
+		cfs_node_get(from->ranks[0].model_root, "module");
+
+	if (from->base.topology.pipeline || from->only_masters || !module ||
+	    module->kind != CFS_NODE_OBJECT)
+		return;
+	for (uint32_t i = 0; i < module->u.object->n_ops; i++)
+		if (module->u.object->ops[i].kind == CFS_OP_BUILD)
+			cfs_node_build(out->doc, map,
+				       module->u.object->ops[i].a);
+}
+
 int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 {
 	struct cfs_node *map = cfs_node_ordereddict(out->doc);
@@ -288,6 +323,8 @@ int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 			       layers->v[i]);
 		r = cfs_ds_write_layer(out, layers->v[i], prefix, map);
 	}
+	if (!r)
+		keep_notes(out, map);
 	*module_out = map;
 	return r;
 }

@@ -6,6 +6,7 @@
  *   0-3 -> 3               empty placeholders; buffers as they are
  *   3 -> 0-2               rounded masters, whole frozen ones; buffers too
  */
+#include "fs/format/deepspeed/template.h"
 #include "fs/format/deepspeed/write.h"
 
 #include <errno.h>
@@ -24,6 +25,12 @@ struct module {
 	struct cfs_node *empty;	  /* the last new placeholder, or NULL */
 	enum cfs_dtype empty_dtype;
 };
+
+/* Is it a template's, with another step's state? */
+static bool is_filled(const struct cfs_ds_out *out)
+{
+	return out->step->remodel && out->step->remodel->like;
+}
 
 static bool is_buffer(const struct module *m, const char *name)
 {
@@ -176,7 +183,9 @@ static int convert_entry(struct module *m, const char *name,
 	if (cfs_torch_tensor_get(*slot, &t) < 0)
 		return 0; /* extra state of a module: carried */
 	if (!param_of(m, name, *slot, &param))
-		return check_other(m, &t, name);
+		return is_filled(m->out)
+			       ? cfs_ds_template_buffer(m->out, name, slot)
+			       : check_other(m, &t, name);
 	if (m->out->topo->zero_stage < 3)
 		return whole_weight(m, param, t.dtype, slot);
 	return placeholder(m, t.dtype, slot);
@@ -410,15 +419,19 @@ int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
 
 	if (!root || !nodes)
 		return -ENOMEM;
-	if (out->step->remodel) {
+	if (out->step->remodel && !is_filled(out)) {
 		r = replace_module(out, root);
 		if (r < 0)
 			return r;
 		m.src = cfs_node_get(root, "module");
-		cfs_ds_write_client(out, root);
+		r = cfs_ds_write_client(out, root);
+		if (r < 0)
+			return r;
 	}
 	find_entries(&m);
-	if (to3 || (from3 && !out->step->remodel)) {
+	/* a template's pipeline has its weights in layer files */
+	if (to3 || (is_filled(out) ? cfs_node_is_map(m.src)
+				   : from3 && !out->step->remodel)) {
 		struct cfs_node *module;
 
 		if (!cfs_node_is_map(m.src))

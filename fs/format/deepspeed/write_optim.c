@@ -1,4 +1,5 @@
 /* Optimizer files: the outer dict, and what the optimizer classes share. */
+#include "fs/format/deepspeed/template.h"
 #include "fs/format/deepspeed/write.h"
 
 #include <errno.h>
@@ -50,6 +51,19 @@ int cfs_ds_write_master(struct cfs_ds_out *out, const struct cfs_param *param,
 	return r < 0 ? cfs_fail_prefix(out->err, r, "fp32 copy") : 0;
 }
 
+static int scalar(struct cfs_ds_out *out, uint32_t group, const char *name,
+		  struct cfs_node **value_out)
+{
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	struct cfs_node *value =
+		cfs_node_get(out->rank->groups[group].scalars, name);
+	int r = cfs_ds_out_fresh(out, value, value_out);
+
+	return !r && rm && rm->like
+		       ? cfs_ds_template_scalar(out, group, name, value_out)
+		       : r;
+}
+
 int cfs_ds_write_state(struct cfs_ds_out *out, uint32_t group,
 		       const struct cfs_param *param, cfs_ds_fill_fn *fill,
 		       void *arg, struct cfs_node **state_out)
@@ -74,8 +88,7 @@ int cfs_ds_write_state(struct cfs_ds_out *out, uint32_t group,
 				cfs_catalogue_dtype(out->cat, first, role),
 				param, fill, arg, false, &value);
 		else
-			r = cfs_ds_out_fresh(
-				out, cfs_node_get(g->scalars, name), &value);
+			r = scalar(out, group, name, &value);
 		if (r < 0)
 			return cfs_fail_prefix(out->err, r,
 					       "optimizer state %s of group %u",
@@ -107,22 +120,6 @@ int cfs_ds_write_hyper(struct cfs_ds_out *out, uint32_t group, uint32_t first,
 	cfs_node_replace(out->doc, hyper, "params", params);
 	*hyper_out = hyper;
 	return hyper ? 0 : -ENOMEM;
-}
-
-struct cfs_node *cfs_ds_write_clip(struct cfs_ds_out *out)
-{
-	struct cfs_node *clip =
-		cfs_node_get(out->rank->optim_state, "clip_grad");
-
-	/* stage 3 does not store it; stage 0 does elsewhere, or not */
-	if (!clip)
-		clip = cfs_node_get(
-			cfs_node_get(out->rank->model_root, "optimizer"),
-			"clip_grad");
-	if (!clip)
-		clip = cfs_ds_config_get(out->step->ds_config,
-					 "gradient_clipping");
-	return clip;
 }
 
 struct cfs_node *cfs_ds_write_stage(struct cfs_ds_out *out)

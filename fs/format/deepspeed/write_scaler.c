@@ -6,17 +6,6 @@
 
 #include <string.h>
 
-/* The __dict__ of a pickled object, or NULL. */
-static struct cfs_node *object_state(const struct cfs_node *node)
-{
-	if (!node || node->kind != CFS_NODE_OBJECT)
-		return NULL;
-	for (uint32_t i = node->u.object->n_ops; i-- > 0;)
-		if (node->u.object->ops[i].kind == CFS_OP_BUILD)
-			return node->u.object->ops[i].a;
-	return NULL;
-}
-
 /* What a stage 0 source says, or NULL. */
 static struct cfs_node *source0(const struct cfs_ds_out *out)
 {
@@ -128,7 +117,7 @@ void cfs_ds_write_scale0(struct cfs_ds_out *out, struct cfs_node *optim)
 		(void)cfs_node_as_bool(cfs_node_get(src, "dynamic_loss_scale"),
 				       &dynamic);
 	} else {
-		src = object_state(
+		src = cfs_node_state(
 			cfs_node_get(out->rank->optim_state, "loss_scaler"));
 		(void)cfs_node_as_bool(cfs_node_get(src, "dynamic"), &dynamic);
 	}

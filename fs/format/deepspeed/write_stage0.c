@@ -67,6 +67,12 @@ int cfs_ds_stage0_possible(const struct cfs_ds_step *step,
 				"%s: cannot tell whether DeepSpeed fuses this "
 				"optimizer, and so how stage 0 stores it",
 				step->base.path);
+	if (form == FUSED && !cfs_ds_knows_clip(step, &step->ranks[0]))
+		return cfs_fail(err, -ENOTSUP,
+				"%s: no file says what gradients are clipped "
+				"to (gradient_clipping in ds_config), which "
+				"stage 0 stores; use @zero1",
+				step->base.path);
 	return 0;
 }
 
@@ -183,14 +189,9 @@ int cfs_ds_write_stage0(struct cfs_ds_out *out, struct cfs_node **optim_out)
 	cfs_node_set_str(doc, optim,
 			 form == FUSED ? "fp32_groups_flat" : "fp32_groups",
 			 s.masters);
-	if (form == FUSED) {
-		struct cfs_node *clip = cfs_ds_write_clip(out);
-
-		/* TODO: refuse; this loader wants the key */
-		if (!clip)
-			clip = cfs_node_float(doc, 0.0);
-		cfs_node_set_str(doc, optim, "clip_grad", clip);
-	}
+	if (form == FUSED)
+		cfs_node_set_str(doc, optim, "clip_grad",
+				 cfs_ds_write_clip(out));
 	*optim_out = optim;
 	return optim ? 0 : -ENOMEM;
 }

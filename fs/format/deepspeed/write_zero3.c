@@ -3,6 +3,7 @@
  * its own, the parts lie behind each other in sub-groups.
  * Rules and their sources: fs/format/DESIGN.md, "Writer".
  */
+#include "fs/format/deepspeed/remodel.h"
 #include "fs/format/deepspeed/write.h"
 
 #include <errno.h>
@@ -86,18 +87,41 @@ static struct cfs_node *with_ds_id(struct cfs_ds_out *out,
 			     cfs_node_tuple(out->doc, args, 4));
 }
 
-static int master_tensor(struct cfs_ds_out *out, struct sub_group *sg,
-			 const uint32_t *ids, struct cfs_node **node_out)
+/* What a template that is filled has in the place of sub-group @k, or NULL: its
+ * numbers are those that its framework counted to. */
+static const char *template_id(const struct cfs_ds_out *out, uint32_t k)
 {
+	const struct cfs_ds_remodel *rm = out->step->remodel;
+	const struct cfs_node *args;
+
+	if (!rm || !rm->like)
+		return NULL;
+	args = cfs_node_call_args(
+		cfs_seq_node_item(cfs_node_get(out->rank->optim_state,
+					       "fp32_flat_groups"),
+				  k),
+		"torch._tensor", "_rebuild_from_type_v2");
+	return cfs_node_as_str(
+		cfs_node_get(cfs_seq_node_item(args, 3), "ds_id"));
+}
+
+static int master_tensor(struct cfs_ds_out *out, struct sub_group *sg,
+			 uint32_t number, const uint32_t *ids,
+			 struct cfs_node **node_out)
+{
+	const char *had = template_id(out, number);
 	char id[32];
 	int r;
 
 	r = cfs_ds_write_master(out, NULL, fill_sub_group, sg, node_out);
 	if (r < 0)
 		return r;
+	/* of another step's parameters the order is not the module's */
+	if (out->step->remodel)
+		return 0;
 	(void)snprintf(id, sizeof(id), "%u_%u", ids[sg->first],
 		       ids[sg->first + sg->n - 1]);
-	*node_out = with_ds_id(out, *node_out, id);
+	*node_out = with_ds_id(out, *node_out, had ? had : id);
 	return *node_out ? 0 : -ENOMEM;
 }
 
@@ -114,7 +138,7 @@ static int add_sub_group(struct cfs_ds_out *out, uint32_t group,
 	struct cfs_node *master, *state;
 	int r;
 
-	r = master_tensor(out, sg, ids, &master);
+	r = master_tensor(out, sg, l->n, ids, &master);
 	if (r < 0)
 		return r;
 	cfs_node_append(out->doc, l->masters, master);

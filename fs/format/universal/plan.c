@@ -72,7 +72,7 @@ static int add_param(struct cfs_ds_tree *t, uint32_t i)
 			r = add_file(t, p->name,
 				     cfs_catalogue_role_name(cat, k), i, k);
 	if (!r && p->group != CFS_GROUP_FROZEN &&
-	    cfs_node_get(t->whole->ranks[0].groups[p->group].scalars, "step"))
+	    cfs_uc_step(&t->whole->ranks[0].groups[p->group]))
 		r = add_file(t, p->name, "step", i, CFS_UC_STEP);
 	return r;
 }
@@ -173,7 +173,6 @@ static int make_steps(struct cfs_ds_step *step,
 		return r;
 	parallel.pp = to->pipeline;
 	parallel.whole = true;
-	parallel.tp_named = target->tp == CFS_FROM_REQUEST;
 	r = cfs_ds_remodel(step, &parallel, whole, err);
 	if (r < 0)
 		cfs_step_unref(&cfs_steal(*ranks)->base);

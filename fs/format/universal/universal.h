@@ -11,4 +11,7 @@
 #define CFS_UC_STEP   UINT32_MAX       /* the optimizer's count */
 #define CFS_UC_COMMON (UINT32_MAX - 1) /* optimizer_state.pt */
 
+/* Of a step's group, or NULL where its optimizer has none. */
+struct cfs_node *cfs_uc_step(const struct cfs_ds_group *group);
+
 #endif

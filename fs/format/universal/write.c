@@ -5,7 +5,8 @@
  *   nothing               the loader's own shape must be this one
  *   cat_dim               cut evenly along it
  *   param_n_sub_params    so many equal parts, each cut by itself
- *   sub_param_shape       parts of these sizes, each cut by itself
+ *   sub_param_shape       parts of these sizes, each cut by itself; or one that
+ *                         cannot be cut, where the rule is not known
  *   vocab_tensor          rows, to which the loader adds padding
  *
  * Rules: DeepSpeed 0.19.8 checkpoint/universal_checkpoint.py (the loader) and
@@ -64,10 +65,27 @@ static bool equal_parts(const struct cfs_tp_layout *l)
 	return true;
 }
 
+/* Rows of how many parts nobody knows: one rank may load them.  The loader cuts
+ * this dimension of one into one piece, and finds none for a second rank. */
+static struct cfs_node *one_piece(struct cfs_ds_out *out,
+				  const struct cfs_param *p)
+{
+	struct cfs_tp_layout l = {
+		.ndim = p->ndim + 1, .n_parts = 1, .parts = {1}, .shape = {1}};
+
+	for (uint32_t i = 0; i < p->ndim; i++)
+		l.shape[i + 1] = p->shape[i];
+	return sub_shape(out, &l, p->name);
+}
+
 static void add_shares(struct cfs_ds_out *out, const struct cfs_ds_whole *w,
-		       const char *name, struct cfs_node *root)
+		       const struct cfs_param *p, struct cfs_node *root)
 {
 	const struct cfs_tp_layout *l = &w->to;
+
+	if (w->uncut)
+		cfs_node_set_str(out->doc, root, "sub_param_shape",
+				 one_piece(out, p));
 
 	if (!strcmp(w->rule->name, "*"))
 		set_int(out, root, "cat_dim", 0);
@@ -79,7 +97,7 @@ static void add_shares(struct cfs_ds_out *out, const struct cfs_ds_whole *w,
 			set_int(out, root, "param_n_sub_params", l->n_parts);
 	} else {
 		cfs_node_set_str(out->doc, root, "sub_param_shape",
-				 sub_shape(out, l, name));
+				 sub_shape(out, l, p->name));
 	}
 	if (w->rule->kind == CFS_RULE_VOCAB ||
 	    (w->rule->kind == CFS_RULE_OUTPUT && !l->dim))
@@ -131,7 +149,7 @@ static int tensor_file(struct cfs_ds_out *out, uint32_t param, uint32_t role,
 	if (p->group != CFS_GROUP_FROZEN)
 		add_shares(out,
 			   cfs_ds_remodel_whole(out->step->remodel, 0, param),
-			   p->name, root);
+			   p, root);
 	/* the converter keeps the flag of the master it cuts */
 	tensor = cfs_ds_out_tensor(
 		out, cfs_steal(map), dtype, p->ndim, p->shape,
@@ -141,14 +159,25 @@ static int tensor_file(struct cfs_ds_out *out, uint32_t param, uint32_t role,
 	return tensor ? 0 : -ENOMEM;
 }
 
+/* Apex counts in the group, where DeepSpeed's own leaves a 0. */
+struct cfs_node *cfs_uc_step(const struct cfs_ds_group *group)
+{
+	struct cfs_node *step = cfs_node_get(group->scalars, "step");
+	int64_t n;
+
+	if (step)
+		return step;
+	step = cfs_node_get(group->hyper, "step");
+	return cfs_node_as_int(step, &n) && n > 0 ? step : NULL;
+}
+
 static int step_file(struct cfs_ds_out *out, uint32_t param,
 		     struct cfs_node **root_out)
 {
 	uint32_t group = cfs_catalogue_param(out->cat, param)->group;
 
-	return cfs_ds_out_fresh(
-		out, cfs_node_get(out->rank->groups[group].scalars, "step"),
-		root_out);
+	return cfs_ds_out_fresh(out, cfs_uc_step(&out->rank->groups[group]),
+				root_out);
 }
 
 /* ---- optimizer_state.pt ---- */
@@ -159,6 +188,7 @@ static void add_common(struct cfs_ds_out *out, struct cfs_node *root)
 {
 	struct cfs_node *paddings = cfs_node_list(out->doc);
 	struct cfs_node *counts = cfs_node_list(out->doc);
+	struct cfs_node *clip = cfs_ds_write_clip(out);
 
 	for (uint32_t g = 0; g < cfs_catalogue_groups(out->cat); g++) {
 		cfs_node_append(out->doc, paddings, cfs_node_int(out->doc, 0));
@@ -166,7 +196,8 @@ static void add_common(struct cfs_ds_out *out, struct cfs_node *root)
 				cfs_node_int(out->doc, out->topo->dp));
 	}
 	cfs_ds_write_scaler(out, root);
-	cfs_node_set_str(out->doc, root, "clip_grad", cfs_ds_write_clip(out));
+	if (clip)
+		cfs_node_set_str(out->doc, root, "clip_grad", clip);
 	cfs_node_set_str(out->doc, root, "zero_stage", cfs_ds_write_stage(out));
 	cfs_node_set_str(out->doc, root, "group_paddings", paddings);
 	cfs_node_set_str(out->doc, root, "partition_count", counts);
@@ -179,7 +210,7 @@ static int add_zero3(struct cfs_ds_out *out, struct cfs_node *hypers,
 		     struct cfs_node *root)
 {
 	const struct cfs_ds_group *group = &out->rank->groups[0];
-	struct cfs_node *step = cfs_node_get(group->scalars, "step");
+	struct cfs_node *step = cfs_uc_step(group);
 	struct cfs_node *entry = cfs_node_dict(out->doc);
 	struct cfs_node *state = cfs_node_dict(out->doc);
 	struct cfs_node *inner = cfs_node_dict(out->doc);

@@ -211,12 +211,32 @@ def job(cfg, *args, watch=()):
     return result
 
 
-def read_rate(cfg, paths, readers):
-    """GB/s of `readers` processes, each reading its own path, and the CPU
-    seconds that they took."""
+def neox_tool(cfg, *args):
+    """neox_step.py: what it prints."""
+    return subprocess.run(
+        [cfg.python, "-W", "ignore", f"{BENCH}/neox_step.py",
+         *map(str, args)], check=True, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, DS_ACCELERATOR="cpu")).stdout
+
+
+def neox_step(cfg, name, *options):
+    """The run of that name in the work directory, made if it is not there."""
+    run = f"{cfg.work}/{name}"
+    if not os.path.exists(f"{run}/latest"):
+        print(f"writing {name}", flush=True)
+        shutil.rmtree(run, ignore_errors=True)
+        neox_tool(cfg, "make", run, *options)
+    return run
+
+
+def read_rate(cfg, paths, readers, part=None):
+    """GB/s of `readers` processes, each reading its own path or `part`
+    (offset, length) of it, and the CPU seconds that they took."""
+    which = ["-o", str(part[0]), "-l", str(part[1])] if part else []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out = subprocess.run([f"{cfg.work}/bin/readbench", "-n", str(readers),
-                          *paths], capture_output=True, text=True)
+                          *which, *paths], capture_output=True, text=True)
     if out.returncode:
         raise SystemExit(f"readbench: {out.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

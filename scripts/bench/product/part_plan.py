@@ -1,10 +1,10 @@
-"""Planning a step of 64 ranks and 10,000 tensors as @dp32."""
+"""Planning steps of 64 ranks: 10,000 tensors as @dp32, a pipeline as others."""
 import os
 import subprocess
 import sys
 import time
 
-from .machine import BENCH, Mount, median
+from .machine import BENCH, Mount, median, neox_step
 
 OPTIM = "bf16_zero_pp_rank_{}_mp_rank_00_optim_states.pt"
 
@@ -61,7 +61,42 @@ def one(cfg, run, stage):
     return out
 
 
+def pipeline(cfg, run, view, name):
+    out = {}
+    with Mount(cfg, run) as m:
+        step = f"{m.dir}/global_step1000/{view}"
+        out["first"] = first_byte(f"{step}/{name}")
+        began = time.monotonic()
+        subprocess.run(["ls", "-l", step], check=True,
+                       stdout=subprocess.DEVNULL)
+        out["list"] = time.monotonic() - began
+        out["peak"] = m.peak() / 2**20
+    return out
+
+
+def pipeline_rows(cfg, table):
+    """Hubble 8B as 2 tensor-parallel ranks, 4 stages, 8 data-parallel."""
+    run = neox_step(cfg, "hubble", "--model", "hubble", "--tp", 2, "--pp", 4,
+                    "--dp", 8)
+    cut = "-vocab50280-qkvparts"
+    for view, r, m in (("@dp4", 3, 5), ("@pp2-dp16", 15, 3),
+                       (f"@tp4-pp2-dp8{cut}", 7, 5),
+                       (f"@tp1-pp0-dp32{cut}", 31, 0)):
+        name = f"bf16_zero_pp_rank_{r}_mp_rank_{m:02d}_optim_states.pt"
+        pipeline(cfg, run, view, name)
+        runs = [pipeline(cfg, run, view, name) for _ in range(cfg.runs)]
+        for what, key, unit, target, digits in (
+                ("first byte of an optimizer file", "first", " s", "< 1 s", 3),
+                ("  then ls -l of the step", "list", " s", "", 3),
+                ("  daemon VmHWM after these", "peak", " MiB", "< 256 MiB",
+                 0)):
+            table.add(f"Hubble tp2-pp4-dp8 {view}: {what}", "-",
+                      median([x[key] for x in runs]), unit=unit,
+                      target=target, digits=digits)
+
+
 def measure(cfg, table):
+    pipeline_rows(cfg, table)
     for stage in (1, 3):
         run = prepare(cfg, stage)
         one(cfg, run, stage)  # pickles into the page cache
