@@ -106,9 +106,9 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 	const struct buffers *b = arg;
 	struct cfs_torch_tensor tensor;
 	struct cfs_node *node;
-	struct cfs_file *file;
+	struct cfs_file *file = NULL;
 	struct layer l;
-	uint64_t off, size;
+	uint64_t off = 0, size;
 	int r = open_layer(b->out, b->layer, t, &l);
 
 	if (!r)
@@ -124,7 +124,7 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 	if (!r)
 		r = cfs_torch_storage_extent(tensor.storage, file, &off,
 					     b->out->err);
-	if (r < 0)
+	if (r)
 		return r;
 	size = cfs_dtype_size(tensor.dtype);
 	return cfs_map_add_range(map, cfs_torchfile_index(tensor.storage->file),
@@ -251,7 +251,7 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
 		struct cfs_ds_layer_name n = cfs_ds_layer_parse(
 			cfs_catalogue_param(out->cat, i)->name);
-		struct cfs_node *node;
+		struct cfs_node *node = NULL;
 		char full[512];
 
 		if (n.form == CFS_DS_FORM_TIED)
