@@ -225,6 +225,7 @@ static int collect(struct collecting *c, uint32_t stage, uint32_t index)
 		return r;
 	m->pipeline |= w->name.form == CFS_DS_FORM_PIPELINE ||
 		       w->name.form == CFS_DS_FORM_TIED;
+	m->prefixed |= w->name.form == CFS_DS_FORM_PREFIXED;
 	m->n++;
 	return 0;
 }
