@@ -118,7 +118,7 @@ int cfs_ds_layer_key(const struct cfs_ds_layer_name *name,
 	if (n.form == CFS_DS_FORM_TIED && key && strlen(key) == n.key_len &&
 	    !strncmp(key, n.key, n.key_len)) {
 		n.form = CFS_DS_FORM_PIPELINE;
-		n.layer = 0;
+		n.layer = family->embedding;
 	}
 	return cfs_ds_layer_format(&n, buf, size);
 }

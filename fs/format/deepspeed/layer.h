@@ -44,7 +44,8 @@ struct cfs_ds_family;
 
 /*
  * What steps of one model call a parameter alike, whatever their form; what
- * @family (or NULL) ties is of its first layer.  Into @buf; -ENAMETOOLONG.
+ * @family (or NULL) ties is of its embedding's layer.  Into @buf;
+ * -ENAMETOOLONG.
  */
 int cfs_ds_layer_key(const struct cfs_ds_layer_name *name,
 		     const struct cfs_ds_family *family, char *buf,
