@@ -3,12 +3,13 @@
 
     neox_step.py make OUT --model NAME --tp N --pp N --dp N [--dense]
     neox_step.py where FILE STATE NAME...
+    neox_step.py equal UNIVERSAL UNIVERSAL
 
 A step has real names and pickles (tests/e2e/named_models.py); its payloads are
 holes, or normally distributed numbers with --dense.  `wide` has 268 M
 parameters in one block, 3.7 GB; `small` 84 M, 1.2 GB; `hubble` is Hubble 8B.  `where` prints JSON:
 offset and length of each named parameter's part of an optimizer state in an
-optimizer file.
+optimizer file.  `equal` compares the tensors of two universal checkpoints.
 """
 import argparse
 import json
@@ -76,6 +77,24 @@ def where(args):
     print(json.dumps(out))
 
 
+def equal(args):
+    """How many elements; buffers, which only a converter writes, aside."""
+    a, b = (f"{x}/zero" for x in (args.a, args.b))
+    elements = 0
+    for name in sorted(os.listdir(a)):
+        if not os.path.isdir(f"{b}/{name}"):
+            assert not os.path.exists(f"{a}/{name}/exp_avg.pt"), name
+            continue
+        assert sorted(os.listdir(f"{a}/{name}")) == \
+            sorted(os.listdir(f"{b}/{name}")), name
+        for state in ("fp32", "exp_avg", "exp_avg_sq"):
+            x, y = (torch.load(f"{d}/{name}/{state}.pt",
+                               weights_only=False)["param"] for d in (a, b))
+            assert torch.equal(x, y), (name, state)
+            elements += x.numel()
+    print(elements)
+
+
 def main():
     ap = argparse.ArgumentParser(
         description=__doc__,
@@ -93,6 +112,10 @@ def main():
         a.add_argument(word)
     a.add_argument("name", nargs="+")
     a.set_defaults(run=where)
+    a = verbs.add_parser("equal")
+    for word in ("a", "b"):
+        a.add_argument(word)
+    a.set_defaults(run=equal)
     args = ap.parse_args()
     args.run(args)
 

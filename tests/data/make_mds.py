@@ -51,7 +51,10 @@ class Case:
         return "swiglu" in self.flags
 
     def world(self):
-        return self.tp * self.pp * self.dp
+        return self.tp * max(self.pp, 1) * self.dp
+
+    def stage(self):
+        return int(self.cls[1:])
 
     def name(self):
         return (f"{self.model_name}_tp{self.tp}-pp{self.pp}-dp{self.dp}"
@@ -76,7 +79,8 @@ MODELS = {
             ("swiglu", "use_rotary_position_embeddings",
              "untie_embeddings_and_output_weights",
              "disable_bias_linear", "no_position_embedding"),
-            "tp1-pp1-dp1 tp2-pp2-dp1 tp2-pp1-dp2"),
+            "tp1-pp1-dp1 tp2-pp2-dp1 tp2-pp1-dp2 tp1-pp0-dp2-z2 "
+            "tp2-pp0-dp1 tp1-pp0-dp1"),
     "gpt": ("deepspeedai", "fp16", {}, (),
             "tp1-pp1-dp2 tp2-pp2-dp1"),
 }
@@ -169,7 +173,7 @@ def cmd_pack(args):
             manifest[case.name()] = {
                 "model": case.model_name, "writer": WRITERS[case.fork],
                 "tp": case.tp, "pp": case.pp, "dp": case.dp,
-                "precision": case.prec, "vocab": case.vocab}
+                "class": case.cls, "precision": case.prec, "vocab": case.vocab}
     with open(os.path.join(HERE, "mds.json"), "w") as f:
         lines = [f"{json.dumps(name)}: {json.dumps(entry, sort_keys=True)}"
                  for name, entry in manifest.items()]

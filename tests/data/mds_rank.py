@@ -7,6 +7,7 @@ and the data set; the random generators are GPT-NeoX's stand-ins.
 """
 import json
 import os
+import re
 import sys
 import types
 
@@ -28,7 +29,16 @@ RULES = (
 
 
 def canonical(name):
-    return name.replace("tied_modules.embed.", "1.")
+    """By layer as today's pipelines count them, whatever it is called."""
+    found = re.match(r"language_model\.encoder\.layers\.(\d+)\.", name)
+    if found:
+        return f"{int(found[1]) + 2}.{name[found.end():]}"
+    for text, layer in (("tied_modules.embed.", "1."),
+                        ("language_model.embedding.", "1."),
+                        ("language_model.encoder.final_layernorm.", "6."),
+                        ("language_model.output_layer.", "7.lm_head.")):
+        name = name.replace(text, layer)
+    return name
 
 
 def shard(case, name, kind, shape, t):
@@ -150,7 +160,7 @@ def arguments(case, out):
     """The command line."""
     config = os.path.join(out, "ds_config.json")
     words = dict(
-        tensor_model_parallel_size=case.tp, pipeline_model_parallel_size=case.pp,
+        tensor_model_parallel_size=case.tp, pipeline_model_parallel_size=max(case.pp, 1),
         num_layers=case.layers, hidden_size=case.hidden,
         num_attention_heads=case.heads, seq_length=16,
         max_position_embeddings=16, micro_batch_size=2, global_batch_size=4,
@@ -159,12 +169,14 @@ def arguments(case, out):
         make_vocab_size_divisible_by=case.divisor, attention_dropout=0.0,
         hidden_dropout=0.0, distributed_backend="gloo", save="run",
         save_interval=1000,
-        deepspeed_config=config, zero_stage=1, vocab_file="vocab.json",
+        deepspeed_config=config, zero_stage=case.stage(), vocab_file="vocab.json",
         merge_file="merges.txt", data_path="tokens", **dict(case.options))
     flags = ["deepspeed", "no_masked_softmax_fusion", "no_bias_gelu_fusion",
              "no_bias_dropout_fusion"] + list(case.flags)
     if case.fork != "bigscience":
         flags.append("no_gradient_accumulation_fusion")
+    if not case.pp:
+        flags.append("no_pipeline_parallel")
     if case.prec != "fp32":
         flags.append(case.prec)
     argv = ["pretrain_gpt.py"]
@@ -172,7 +184,7 @@ def arguments(case, out):
         if key != "deepspeed_config":
             key = key.replace("_", "-")
         argv += ["--" + key, str(word)]
-    zero = {"stage": 1, "reduce_bucket_size": 500000}
+    zero = {"stage": case.stage(), "reduce_bucket_size": 500000}
     conf = {"train_micro_batch_size_per_gpu": 2,
             "gradient_accumulation_steps": 2 // case.dp,
             "train_batch_size": 4, "gradient_clipping": 1.0,
@@ -198,7 +210,8 @@ class Run(neox_rank.Run):
         self.names = {id(p): n for n, p in self.named}
 
     def want(self, p, kind):
-        return shard(self.case, self.names[id(p)], kind, p.shape, self.t)
+        shape = getattr(p, "ds_shape", p.shape)
+        return shard(self.case, self.names[id(p)], kind, shape, self.t)
 
 
 class Rows:
@@ -211,6 +224,19 @@ class Rows:
     def __next__(self):
         return {"text": torch.randint(0, self.vocab, (2, 17),
                                       generator=self.gen)}
+
+
+def step(engine, pretrain_gpt, rows):
+    """Without a pipeline, what train_step() does of a batch."""
+    for _ in range(engine.gradient_accumulation_steps()):
+        tokens, labels, mask, attention, positions = pretrain_gpt.get_batch(
+            rows)
+        out = engine(tokens, positions, attention, labels=labels)
+        out = out[0] if isinstance(out, tuple) else out
+        loss = (out.float().view(-1) * mask.view(-1)).sum() / mask.sum()
+        engine.backward(loss)
+        engine.step()
+    return loss
 
 
 def tokenizer(case):
@@ -272,7 +298,8 @@ def run(rank, world, case, out, load=None):
     losses = []
     for _ in range(2):
         rows = Rows(case.vocab)
-        losses.append(float(engine.train_batch(data_iter=rows)))
+        losses.append(float(engine.train_batch(data_iter=rows) if case.pp
+                            else step(engine, pretrain_gpt, rows)))
     iteration = args.iteration + 2
     if not load:
         r.set_state()

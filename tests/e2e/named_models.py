@@ -29,6 +29,8 @@ class Neox:
     """GPT-NeoX's layers.  @bias: of linear layers, the row-parallel ones
     partial (gpt_j_residual); without it gated and with @kv key heads."""
 
+    partial = True
+
     def __init__(self, layers, hidden, heads, kv, ff, vocabulary, divisor,
                  cls, bias, cases, order_seed=0):
         self.n, self.h, self.heads, self.kv, self.ff = \
@@ -49,7 +51,8 @@ class Neox:
         yield Param(layer, f"{name}.weight", (rows, columns), rule)
         if self.bias:
             yield Param(layer, f"{name}.bias", (rows,),
-                        "bias" if rule == "columns" else rule, False)
+                        rule if rule != "columns" else
+                        "bias" if self.partial else "whole", False)
 
     def _block(self, i):
         h, key = self.h, self.h // self.heads * self.kv
@@ -89,6 +92,14 @@ class Neox:
             at += each + (s < more)
             out.append(at)
         return out + [self.n + 5]
+
+    def told(self, tree, top):
+        """What model states have of the model, in the tree's own keys."""
+        tree["args"] = dict(
+            tree["args"], num_layers=self.n, hidden_size=self.h,
+            num_attention_heads=self.heads, max_position_embeddings=2048,
+            make_vocab_size_divisible_by=self.divisor,
+            padded_vocab_size=self.padded(top.tp), model_parallel_size=top.tp)
 
     # how ranks share a parameter
 
@@ -271,13 +282,15 @@ class Template:
             d["module"] = None
         del optim["module"]
         inner = optim["optimizer_state_dict"]
-        self.steps = [v["step"] for v in
-                      inner["base_optimizer_state"]["state"].values()]
+        self.step = next(iter(inner["base_optimizer_state"]["state"].values())
+                         ).get("step")
         inner["base_optimizer_state"]["state"] = {}
         inner["single_partition_of_fp32_groups"] = []
         self.model, self.optim = _values(model), optim
-        with open(f"{step}/configs/neox.yml") as f:
-            self.config = f.read()
+        self.config = None
+        if os.path.exists(f"{step}/configs"):
+            with open(f"{step}/configs/neox.yml") as f:
+                self.config = f.read()
 
 
 class Writer:
@@ -356,11 +369,7 @@ class Writer:
         tree["mp_world_size"] = top.tp * max(top.pp, 1)
         tree["checkpoint_parallel_dimensions"] = {
             "pp_degree": max(top.pp, 1), "tp_degree": top.tp}
-        tree["args"] = dict(
-            tree["args"], num_layers=m.n, hidden_size=m.h,
-            num_attention_heads=m.heads, max_position_embeddings=2048,
-            make_vocab_size_divisible_by=m.divisor,
-            padded_vocab_size=m.padded(top.tp), model_parallel_size=top.tp)
+        m.told(tree, top)
         return tree
 
     def flat_tensor(self, flat, t, r, role):
@@ -382,9 +391,11 @@ class Writer:
         inner = tree["optimizer_state_dict"]
         flats = [Flat(m, top, g) for g in m.groups(top, stage)]
         for g, flat in enumerate(flats):
-            inner["base_optimizer_state"]["state"][g] = {
-                "step": self.template.steps[g],
-                **{k: self.flat_tensor(flat, t, r, k) for k in STATES}}
+            state = inner["base_optimizer_state"]["state"][g] = {}
+            if self.template.step is not None:
+                state["step"] = self.template.step
+            for k in STATES:
+                state[k] = self.flat_tensor(flat, t, r, k)
         inner["single_partition_of_fp32_groups"] = [
             self.flat_tensor(f, t, r, "master") for f in flats]
         inner["group_paddings"] = [
@@ -418,13 +429,95 @@ class Writer:
         return "\n".join(out) + "\n"
 
     def write(self, step):
-        os.makedirs(f"{step}/configs")
+        os.makedirs(step)
         for name, tree in self.files():
             save(f"{step}/{name}", tree)
-        with open(f"{step}/configs/neox.yml", "w") as f:
-            f.write(self.config())
+        if self.template.config:
+            os.mkdir(f"{step}/configs")
+            with open(f"{step}/configs/neox.yml", "w") as f:
+                f.write(self.config())
         with open(f"{os.path.dirname(step)}/latest", "w") as f:
             f.write(os.path.basename(step))
+
+
+class Bloom(Neox):
+    """Megatron-DeepSpeed's layers as BLOOM has them: embeddings with a norm,
+    tied to the head; row-parallel biases that are the same on all ranks."""
+
+    partial = False
+
+    def __init__(self, padded_to, **kw):
+        self.padded_to = padded_to
+        super().__init__(bias=True, **kw)
+
+    def padded(self, tp):
+        return self.padded_to
+
+    def _block(self, i):
+        yield from self._norm(i, "input_layernorm")
+        yield from self._linear(i, "self_attention.query_key_value",
+                                3 * self.h, self.h, "rows")
+        yield from self._linear(i, "self_attention.dense", self.h, self.h,
+                                "columns")
+        yield from self._norm(i, "post_attention_layernorm")
+        yield from self._linear(i, "mlp.dense_h_to_4h", self.ff, self.h,
+                                "rows")
+        yield from self._linear(i, "mlp.dense_4h_to_h", self.h, self.ff,
+                                "columns")
+
+    def _params(self):
+        yield Param(1, "word_embeddings.weight", (self.vocabulary, self.h),
+                    "vocabulary")
+        yield from self._norm(1, "word_embeddings.norm")
+        for i in range(self.n):
+            yield from self._block(i + 3)
+        for name in ("weight", "bias"):
+            yield Param(self.n + 4, name, (self.h,), "whole", False)
+
+    def boundaries(self, pp):
+        """type:transformer|embedding, where it divides: the embeddings and
+        the head count as a block each."""
+        each, more = divmod(self.n + 2, pp)
+        assert not more
+        return [0] + [each * s + 2 for s in range(1, pp)] + [self.n + 7]
+
+    def stage(self, top, stage):
+        here = super().stage(top, stage)
+        if stage and stage + 1 == top.pp:
+            here = self.params[:1] + here  # the head
+        return here
+
+    def groups(self, top, stage):
+        """What decays is given to Adam in two halves."""
+        decays, others = super().groups(top, stage)
+        half = len(decays) // 2
+        return decays[:half], decays[half:], others
+
+    @staticmethod
+    def full_name(p, top):
+        return f"tied_modules.embed.{p.name}" if p.layer == 1 \
+            else f"{p.layer}.{p.name}"
+
+    def told(self, tree, top):
+        args = tree["args"] = copy.copy(tree["args"])
+        args.__dict__.update(
+            num_layers=self.n, hidden_size=self.h, ffn_hidden_size=self.ff,
+            num_attention_heads=self.heads, kv_channels=self.h // self.heads,
+            make_vocab_size_divisible_by=self.divisor,
+            pad_vocab_size_to=self.padded_to, padded_vocab_size=self.padded_to,
+            pp_partition_method="type:transformer|embedding",
+            tensor_model_parallel_size=top.tp,
+            pipeline_model_parallel_size=top.pp)
+        tree["checkpoint_info"] = {"padded_vocab_size": self.padded_to,
+                                   "original_vocab_size": self.vocabulary}
+
+
+def bloom(cases, **kw):
+    """176 B parameters, 2.5 TB of them and their state."""
+    return Bloom(**{**dict(
+        layers=70, hidden=14336, heads=112, kv=112, ff=57344,
+        vocabulary=250680, padded_to=250880, divisor=128,
+        cls=torch.BFloat16Storage, cases=cases), **kw})
 
 
 def hubble(cases, **kw):
@@ -444,24 +537,34 @@ def pythia(cases, **kw):
 
 # comparing
 
+def _around(places):
+    """Ranges of these and the elements beside them."""
+    runs = []
+    for at in sorted(places):
+        if runs and at - 1 <= runs[-1][1]:
+            runs[-1][1] = at + 2
+        else:
+            runs.append([at - 1, at + 2])
+    return runs
+
+
 def _same_tensor(path, f, want, got, where):
     if (want.shape, want.storage.cls) != (got.shape, got.storage.cls):
         return [f"{where}: {got.shape} {got.storage.cls.__name__}, not "
                 f"{want.shape} {want.storage.cls.__name__}"]
     n, marks, bad = want.numel, want.storage.marks, []
     size = want.storage.size // want.storage.numel if n else 0
-    look = set()
-    for i in marks:
-        if want.offset <= i < want.offset + n:
-            at = i - want.offset
-            look |= {x for x in (at - 1, at, at + 1) if 0 <= x < n}
-    for at in sorted(look):
-        raw = marks.get(at + want.offset, bytes(size))
-        f.seek(got.storage.at + (got.offset + at) * size)
-        found = f.read(size)
-        if found != raw:
-            bad.append(f"{where}[{at}]: {found.hex()}, not {raw.hex()}")
-    same.elements += len(look)
+    for first, end in _around(i - want.offset for i in marks
+                              if want.offset <= i < want.offset + n):
+        first, end = max(first, 0), min(end, n)
+        f.seek(got.storage.at + (got.offset + first) * size)
+        found = f.read((end - first) * size)
+        for i in range(first, end):
+            raw = marks.get(i + want.offset, bytes(size))
+            mine = found[(i - first) * size:][:size]
+            if mine != raw:
+                bad.append(f"{where}[{i}]: {mine.hex()}, not {raw.hex()}")
+        same.elements += end - first
     return bad
 
 

@@ -2,7 +2,8 @@
 # The end-to-end tests over build/release: real mounts, real DeepSpeed.
 #
 #   tests/e2e/run.sh [--ci]   what every change must pass
-#   tests/e2e/run.sh --all    every pair of topologies, by export and by mount;
+#   tests/e2e/run.sh --all    every pair of topologies, by export and by mount
+#                             (of what GPT-NeoX wrote by export: 15 minutes);
 #                             100 kills and power cuts of a store, 100 rounds
 #                             of failing calls, 10 minutes of churn
 set -uo pipefail
@@ -13,7 +14,7 @@ case "${1---ci}" in
 --ci) ;;
 --all) all=(--all) ;;
 *)
-	sed -n '2,8s/^# \{0,1\}//p' "$0"
+	sed -n '2,9s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac
@@ -53,11 +54,14 @@ daemons() {
 run ctest --test-dir build/release -L e2e --output-on-failure
 python tests/e2e/run_golden.py
 python tests/e2e/run_mds.py
+python tests/e2e/test_mds.py
 python tests/e2e/test_pipeline.py
 python tests/e2e/test_universal.py
 python tests/e2e/test_universal_neox.py
-python tests/e2e/test_named_cases.py
+python tests/e2e/test_named_cases.py "${all[@]}"
+python tests/e2e/test_slices.py
 python tests/e2e/run_pairs.py "${all[@]}"
+python tests/e2e/run_neox.py "${all[@]}"
 ((${#all[@]} == 0)) || python tests/e2e/run_pairs.py --all --mount
 python tests/e2e/resume.py "${all[@]}"
 python tests/e2e/resume_pipeline.py

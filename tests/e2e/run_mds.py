@@ -32,7 +32,7 @@ TAG = "global_step2"
 # generators, which process wrote the file, how the batch is shared out.
 OF_A_PROCESS = re.compile(
     r"rng_state|rng_tracker_states|args\.__dict__\.(rank|local_rank|"
-    r"world_size|data_parallel_size|deepspeed_config_dict|transformer_"
+    r"world_size|data_parallel_size|zero_stage|deepspeed_config_dict|transformer_"
     r"pipeline_model_parallel_size|consumed_\w+)\b")
 
 
@@ -49,7 +49,8 @@ class Unpickled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             def __getattr__(self, name):
                 if name.startswith("__"):
                     raise AttributeError(name)
-                kind = enum.IntEnum(name, [f"value{i}" for i in range(1, 9)])
+                kind = enum.IntEnum(name, [f"value{i}" for i in range(1, 9)],
+                                    module=self.__name__)
                 setattr(self, name, kind)
                 return kind
         return Names(spec.name)
@@ -59,7 +60,7 @@ class Unpickled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def view_name(t):
-    return f"@tp{t['tp']}-pp{t['pp']}-dp{t['dp']}"
+    return f"@tp{t['tp']}-pp{t['pp']}-dp{t['dp']}-zero{t['class'][1:]}"
 
 
 def check(root, names, src, tgt):
@@ -92,7 +93,8 @@ def main():
     with open(os.path.join(DATA, "mds.json")) as f:
         names = json.load(f)
     pairs = [(a, b) for a, b in itertools.permutations(sorted(names), 2)
-             if names[a]["model"] == names[b]["model"]]
+             if names[a]["model"] == names[b]["model"]
+             and bool(names[a]["pp"]) == bool(names[b]["pp"])]
     if args.only:
         pairs = [tuple(args.only)]
     root = tempfile.mkdtemp(prefix="ckptfs-mds-")

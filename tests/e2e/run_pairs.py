@@ -23,6 +23,7 @@ sys.path.insert(0, HERE)
 
 from oracle import compare, pairs, product, truth  # noqa: E402
 from oracle.config import TAG  # noqa: E402
+import neox_table  # noqa: E402
 
 CI_EVERY = 3  # every third pair and all the extra ones
 
@@ -97,7 +98,8 @@ def run(todo, work, use_mount):
 def write_table(everything, results, how):
     done = {n: (r, d) for n, r, d in results}
     counts = [r for _, r, _ in results]
-    with open(os.path.join(HERE, "PAIRS.md"), "w") as f:
+    _, neox = neox_table.parts()
+    with open(neox_table.PAIRS, "w") as f:
         f.write(pairs.table_head(len(everything), how, counts))
         for number, s, t in everything:
             result, lines = done.get(number, ("not run", []))
@@ -107,6 +109,7 @@ def write_table(everything, results, how):
                     f" | {s.model_name()} | {s.topology_name()} |"
                     f" `{pairs.view_name(s, t)}` | {t.topology_name()} |"
                     f" {result}{': ' if note else ''}{note} |\n")
+        f.write(neox)
 
 
 def main():

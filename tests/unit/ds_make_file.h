@@ -35,6 +35,7 @@ struct ds_made {
 	bool pipeline; /* no module, but layer files */
 	uint64_t sub_group_size;
 	const char *version; /* NULL: none */
+	uint32_t skew;	     /* added to roles: other values */
 	/* What goes wrong, for tests of refusals. */
 	int bad_rank;	 /* -1: none */
 	const char *bad; /* "step", "length", "maps", "count", … */
@@ -129,7 +130,8 @@ static inline struct cfs_node *ds_flat(struct ds_file *f, uint32_t role,
 	for (uint64_t i = 0; i < n; i++)
 		values[i] = e[i].param == DS_PAD
 				    ? 77.0f
-				    : ds_value(role, e[i].param, e[i].elem);
+				    : ds_value(role + f->made->skew, e[i].param,
+					       e[i].elem);
 	node = ds_tensor(f, CFS_F32, values, n, 1, &n);
 	free(values);
 	return node;
@@ -144,7 +146,7 @@ static inline struct cfs_node *ds_weight(struct ds_file *f, uint32_t p,
 
 	for (uint64_t i = 0; i < n; i++)
 		values[i] = from + i < f->made->params[p].numel
-				    ? ds_value(1, p, from + i)
+				    ? ds_value(1 + f->made->skew, p, from + i)
 				    : 77.0f;
 	node = ds_tensor(f, f->made->bf16 ? CFS_BF16 : CFS_F16, values, n, ndim,
 			 shape);

@@ -77,6 +77,31 @@ START_TEST(stages)
 }
 END_TEST
 
+START_TEST(templates)
+{
+	struct cfs_options o;
+
+	ck_assert_int_eq(
+		cfs_options_parse("{\"like\":\"/a/b\",\"like_id\":"
+				  "\"00000000deadbeef\",\"partial\":true}",
+				  &o, NULL),
+		0);
+	ck_assert_str_eq(o.like, "/a/b");
+	ck_assert_uint_eq(o.like_id, 0xdeadbeef);
+	ck_assert(o.partial);
+	cfs_options_fini(&o);
+	refuse("{\"like\":\"a\"}", "absolute");
+	refuse("{\"like\":1}", "absolute");
+	refuse("{\"like\":\"/a\",\"like_id\":\"12\"}", "fingerprint");
+	refuse("{\"like\":\"/a\",\"like_id\":\"g000000000000000\"}",
+	       "fingerprint");
+	refuse("{\"like\":\"/a\",\"partial\":1}", "true or false");
+	refuse("{\"partial\":true}", "like");
+	refuse("{\"like\":\"/a\",\"boundaries\":[0,9]}", "says itself");
+	refuse("{\"like\":\"/a\",\"like\":\"/a\"}", "twice");
+}
+END_TEST
+
 START_TEST(kinds)
 {
 	static const struct {
@@ -89,6 +114,7 @@ START_TEST(kinds)
 		   {"vocab", CFS_RULE_VOCAB, 0},
 		   {"vocab-columns", CFS_RULE_VOCAB_COLUMNS, 0},
 		   {"sum", CFS_RULE_SUM, 0},
+		   {"mean", CFS_RULE_MEAN, 0},
 		   {"halves", CFS_RULE_PARTS, 2},
 		   {"parts:1", CFS_RULE_PARTS, 1},
 		   {"parts:8", CFS_RULE_PARTS, 8}};
@@ -175,6 +201,7 @@ static Suite *suite(void)
 
 	tcase_add_test(t, all_of_it);
 	tcase_add_test(t, stages);
+	tcase_add_test(t, templates);
 	tcase_add_test(t, kinds);
 	tcase_add_test(t, files);
 	tcase_add_test(t, one_copy);

@@ -396,6 +396,17 @@ START_TEST(trees_are_edited)
 	ck_encodes(copy, "\x80\x02"
 			 "cm\nO\n)RX\x01\0\0\0bK\x09sNb.");
 	ck_assert_uint_eq(cfs_map_node_count(from), 2);
+	/* what an object is built of: its last state, in the copy alone */
+	from = DECODE(old, "\x80\x02"
+			   "cm\nO\n)\x81}X\x01\0\0\0aK\x01sb.");
+	ck_assert_ptr_null(cfs_node_state(cfs_node_get(from, "a")));
+	copy = cfs_node_copy(doc, cfs_node_state(from));
+	cfs_node_replace(doc, copy, "a", cfs_node_int(doc, 2));
+	from = cfs_node_copy(doc, from);
+	cfs_node_replace_state(from, copy);
+	ck_assert_ptr_eq(cfs_node_state(from), copy);
+	ck_encodes(from, "\x80\x02"
+			 "cm\nO\n)\x81}X\x01\0\0\0aK\x02sb.");
 	/* a failed part makes the whole fail, noticed once */
 	ck_assert(!cfs_pickle_failed(doc));
 	cfs_node_append(doc, cfs_node_list(doc), NULL);

@@ -73,6 +73,7 @@ START_TEST(plain)
 {
 	expect(CFS_RULE_SAME, &unknown, 5, 7, 2, 4, WHOLE(CFS_TP_SAME, 5, 7));
 	expect(CFS_RULE_SUM, &unknown, 5, 0, 2, 4, WHOLE(CFS_TP_SUM, 5, 0));
+	expect(CFS_RULE_MEAN, &unknown, 5, 0, 2, 4, WHOLE(CFS_TP_MEAN, 5, 0));
 	expect(CFS_RULE_ROWS, &unknown, 6, 7, 2, 4, CUT(0, 12, 7, 1, 12));
 	expect(CFS_RULE_COLUMNS, &unknown, 5, 6, 2, 4, CUT(1, 5, 12, 1, 12));
 	expect(CFS_RULE_PARTS, &unknown, 8, 5, 2, 4, CUT(0, 16, 5, 2, 8, 8));
@@ -100,6 +101,42 @@ START_TEST(heads)
 	refuse(-EINVAL, CFS_RULE_QKV, &facts, 8, 8, 2, 4, "2 of keys");
 	facts.qkv_in_parts = 0;
 	expect(CFS_RULE_QKV, &facts, 8, 8, 2, 1, CUT(0, 16, 8, 1, 16));
+}
+END_TEST
+
+/* Families whose versions differ in how queries, keys and values lie. */
+START_TEST(heads_in_another_order)
+{
+	struct cfs_model_facts facts = unknown;
+
+	facts.hidden = 8;
+	facts.heads = 4;
+	facts.qkv_always = true;
+	refuse(-ENOTSUP, CFS_RULE_QKV, &facts, 12, 8, 2, 1, "@qkvparts");
+	facts.qkv_in_parts = 1;
+	expect(CFS_RULE_QKV, &facts, 12, 8, 2, 4, CUT(0, 24, 8, 3, 8, 8, 8));
+	facts.qkv_in_parts = 0;
+	expect(CFS_RULE_QKV, &facts, 12, 8, 2, 4, CUT(0, 24, 8, 1, 24));
+	facts.qkv_unknown = "nobody knows";
+	refuse(-ENOTSUP, CFS_RULE_QKV, &facts, 12, 8, 2, 4, "nobody knows");
+}
+END_TEST
+
+/* As many rows at any size. */
+START_TEST(vocabulary_padded_to)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_tp_layout from, to;
+
+	facts.padded_to = 250880;
+	facts.divisible_by = 128;
+	facts.vocabulary = 250680;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 62720, 3, 4, 1, &from, &to, NULL),
+		0);
+	ck_assert_uint_eq(from.shape[0], 250880);
+	ck_assert_uint_eq(to.shape[0], 250880);
+	refuse(-EINVAL, CFS_RULE_VOCAB, &facts, 62720, 3, 4, 3, "3 ranks");
 }
 END_TEST
 
@@ -136,6 +173,56 @@ static void expect_vocab(uint64_t words, uint32_t tp, uint32_t to_tp,
 	ck_assert_uint_eq(to.shape[0], want);
 	ck_assert_uint_eq(to.parts[0], want);
 }
+
+static void expect_rows(uint64_t words, uint64_t rows, uint32_t tp,
+			uint32_t to_tp, uint64_t told)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_error err = {""};
+	struct cfs_tp_layout from, to;
+
+	facts.vocabulary = words;
+	facts.rows = told;
+	ck_assert_msg(!ask(CFS_RULE_VOCAB, &facts, rows, 3, tp, to_tp, &from,
+			   &to, &err),
+		      "%s", err.text);
+	ck_assert_int_eq(from.kind, CFS_TP_CUT);
+	ck_assert_uint_eq(from.shape[0], rows * tp);
+	ck_assert_uint_eq(to.shape[0], told);
+}
+
+/* Of a template's vocabulary the rows are told. */
+START_TEST(told_vocabularies)
+{
+	struct cfs_model_facts facts = unknown;
+	struct cfs_tp_layout from, to;
+	struct cfs_error err;
+
+	expect_rows(0, 32, 2, 4, 64);
+	expect_rows(0, 32, 2, 2, 96); /* more of them at the same size, too */
+	expect_rows(61, 32, 2, 1, 61);
+	facts.rows = 64;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 2, &from, &to, NULL), 0);
+	ck_assert_int_eq(from.kind, CFS_TP_SAME);
+	facts.rows = 61;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-ENOTSUP);
+	ck_assert(strstr(err.text, "@vocabN"));
+	facts.vocabulary = 62;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-EINVAL);
+	ck_assert(strstr(err.text, "61 rows"));
+	facts.vocabulary = 65;
+	facts.rows = 70;
+	ck_assert_int_eq(
+		ask(CFS_RULE_VOCAB, &facts, 32, 3, 2, 1, &from, &to, &err),
+		-EINVAL);
+	ck_assert(strstr(err.text, "64 rows"));
+}
+END_TEST
 
 START_TEST(vocabularies)
 {
@@ -286,8 +373,11 @@ static Suite *suite(void)
 
 	tcase_add_test(tc, plain);
 	tcase_add_test(tc, heads);
+	tcase_add_test(tc, heads_in_another_order);
+	tcase_add_test(tc, vocabulary_padded_to);
 	tcase_add_test(tc, mlps_and_biases);
 	tcase_add_test(tc, vocabularies);
+	tcase_add_test(tc, told_vocabularies);
 	tcase_add_test(tc, outputs);
 	tcase_add_test(tc, wholes);
 	tcase_add_test(tc, names);

@@ -245,6 +245,13 @@ START_TEST(sums_and_copies)
 	/* unchanged sizes: nothing is added up */
 	make(&w, CFS_TP_SUM, 2, 2, 1, got);
 	ck_assert_mem_eq(got, b, sizeof(b));
+	/* nor are copies that went apart kept, whatever the sizes */
+	for (uint32_t tp = 1; tp < 5; tp++) {
+		make(&w, CFS_TP_MEAN, 2, tp, tp - 1, got);
+		for (int i = 0; i < 3; i++)
+			expect_equal(got[i], (float)((double)a[i] / 2 +
+						     (double)b[i] / 2));
+	}
 	make(&w, CFS_TP_SAME, 2, 4, 3, got);
 	ck_assert_mem_eq(got, b, sizeof(b));
 	make(&w, CFS_TP_SAME, 2, 1, 0, got);

@@ -23,7 +23,7 @@ static const struct cfs_rule rules[] = {
 	{"attention.alibi_embed.slopes", CFS_RULE_ROWS, 0, NULL, false},
 	{"attention.rpe.*", CFS_RULE_REFUSED, 0,
 	 "each stage has a copy of the relative positions, and they drift "
-	 "apart",
+	 "apart; at another tensor size the model itself is another one",
 	 true},
 	{"attention.*_layernorm.*", CFS_RULE_REFUSED, 0,
 	 "query and key norms go over all heads of a rank, so that the model "

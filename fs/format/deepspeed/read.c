@@ -1,5 +1,6 @@
 /* Reading a step: names, versions, the trees of first ranks, then the parts
  * of all ranks, then the catalogues.  See read.h. */
+#include "fs/format/deepspeed/module_tree.h"
 #include "fs/format/deepspeed/neox_config.h"
 #include "fs/format/deepspeed/read.h"
 #include "fs/format/deepspeed/remodel.h"
@@ -99,6 +100,19 @@ static int parse_head(void *arg, uint32_t i, struct cfs_error *err)
 		rank->model_root = root;
 	}
 	return 0;
+}
+
+int cfs_ds_flatten(struct cfs_ds_step *step, uint32_t mp)
+{
+	struct cfs_ds_rank *rank = &step->ranks[mp];
+	struct cfs_node *module = cfs_node_get(rank->model_root, "module");
+
+	if (!cfs_ds_module_is_tree(module))
+		return 0;
+	rank->module_tree = module;
+	rank->model_root =
+		cfs_ds_module_flat_root(step->scratch, rank->model_root);
+	return rank->model_root ? 0 : -ENOMEM;
 }
 
 /* ---- partitioned optimizers ---- */
@@ -257,6 +271,8 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 	r = cfs_ds_files_settle(step, list, &names, err);
 	if (!r)
 		r = cfs_ds_parallel(2 * names.n_mp, parse_head, step, err);
+	for (uint32_t m = 0; !r && m < names.n_mp; m++)
+		r = cfs_ds_flatten(step, m);
 	if (!r)
 		r = cfs_ds_read_facts(step, list, names.zero3, err);
 	if (!r)

@@ -286,6 +286,11 @@ CFS_MUST_CHECK int cfs_ds_stage0_read(struct cfs_ds_step *step, uint32_t mp,
 CFS_MUST_CHECK int cfs_ds_stage0_agree(const struct cfs_ds_step *step,
 				       struct cfs_error *err);
 
+/* ---- read.c ---- */
+
+/* Of a rank whose model states are parsed: a module that is a tree by name. */
+CFS_MUST_CHECK int cfs_ds_flatten(struct cfs_ds_step *step, uint32_t mp);
+
 /* ---- read_facts.c ---- */
 
 /* ds_config, version, counts, parallel sizes; refuses what does not fit. */

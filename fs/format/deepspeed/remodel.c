@@ -301,15 +301,16 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 						from->pp == rm->pp)
 			   : !from->pipeline;
 
-	for (uint32_t i = 0; !same && i < rm->model.n; i++) {
+	for (uint32_t i = 0; i < rm->model.n; i++) {
 		const struct cfs_ds_whole *w = &rm->model.v[i];
 
-		if (w->name.form == CFS_DS_FORM_PLAIN)
+		if (!same && w->name.form == CFS_DS_FORM_PLAIN)
 			return cfs_fail(err, -ENOTSUP,
 					"parameter %s: its name does not say "
 					"of which layer it is",
 					w->name.name);
-		if (w->rule->by_stage)
+		if (!(same && from->pp == CFS_MAX(rm->pp, 1u)) &&
+		    w->rule->by_stage)
 			return cfs_fail(err, -ENOTSUP, "%s: %s", w->name.name,
 					w->rule->because);
 	}

@@ -134,7 +134,8 @@ static int check_ranks(void *arg, uint32_t i, struct cfs_error *err)
 			return cfs_fail(
 				err, -ENOTSUP,
 				"parameter %s: tensor-parallel ranks 0 and %u "
-				"have it whole, and their %s differ",
+				"have it whole, and their %s differ: say how "
+				"to make one of them (view add --rules)",
 				cfs_catalogue_param(cat, w->index)->name, t,
 				cfs_catalogue_role_name(cat, role));
 	}

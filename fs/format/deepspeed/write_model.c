@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/format/deepspeed/module_tree.h"
 #include "fs/reslice/partition.h"
 #include "store/util/error.h"
 
@@ -401,8 +402,9 @@ static int replace_module(struct cfs_ds_out *out, struct cfs_node *root)
 	return r;
 }
 
-int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
-		       struct cfs_node **root_out)
+/* As the source had it, where its module is a tree. */
+static int write_flat(struct cfs_ds_out *out, struct cfs_node *source,
+		      struct cfs_node **root_out)
 {
 	bool from3 = out->step->base.topology.zero_stage == 3;
 	bool to3 = out->topo->zero_stage == 3;
@@ -447,6 +449,31 @@ int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
 	if (r < 0)
 		return r;
 	*root_out = root;
+	return 0;
+}
+
+int cfs_ds_write_model(struct cfs_ds_out *out, struct cfs_node *source,
+		       struct cfs_node **root_out)
+{
+	const struct cfs_node *tree = out->rank->module_tree;
+	struct cfs_node *flat = cfs_ds_module_flat_root(out->doc, source);
+	struct cfs_node *nested;
+	int r;
+
+	if (!flat)
+		return -ENOMEM;
+	if (flat != source) /* of another rank than the one that was read */
+		tree = cfs_node_get(source, "module");
+	r = write_flat(out, flat, root_out);
+	if (r < 0 || !tree)
+		return r;
+	nested = cfs_ds_module_nest(out->doc, tree,
+				    cfs_node_get(*root_out, "module"));
+	if (!nested)
+		return cfs_fail(out->err, -EINVAL,
+				"the module's tree has other names than its "
+				"first rank's");
+	cfs_node_replace(out->doc, *root_out, "module", nested);
 	return 0;
 }
 

@@ -295,7 +295,7 @@ static int parse_heads(struct cfs_uc_reading *rd,
 	    !cfs_node_is_map(rank->optim_state))
 		return cfs_fail(err, -EBADMSG, "%s: holds no dictionary",
 				rank->model[0].name);
-	return 0;
+	return cfs_ds_flatten(rd->step, 0);
 }
 
 /* Their type is all there is. */

@@ -23,25 +23,29 @@ def native(step, readers):
     return [f"{step}/{OPTIM.format(r, 0)}" for r in range(readers)]
 
 
-def pair(cfg, source, run, paths, readers, part):
-    """(view, native) in GB/s, each in a new mount."""
-    rate, where = {}, f"{run}/{STEP}"
+def pair(cfg, source, run, paths, part):
+    """Of view and native files, each in a new mount: GB/s, and CPU seconds
+    of the daemon and the readers for a GB."""
+    got, readers = {}, len(paths)
     for key in random.sample(("view", "native"), 2):
         with Mount(cfg, source) as m:
             files = [f"{m.dir}/{p}" for p in paths] if key == "view" \
-                else native(f"{m.dir}{where}", readers)
-            for path in files:
-                os.stat(path)  # planned
-            rate[key], _ = read_rate(cfg, files, readers, part)
-    return rate["view"], rate["native"]
+                else native(f"{m.dir}{run}/{STEP}", readers)
+            size = sum(part[1] if part else os.stat(f).st_size
+                       for f in files)  # planned, too
+            before = m.cpu()
+            rate, client = read_rate(cfg, files, readers, part)
+            got[key] = rate, 1e9 * (m.cpu() - before + client) / size
+    return got
 
 
 def row(cfg, table, source, run, what, paths, target, part=None):
-    got = [pair(cfg, source, run, paths, len(paths), part)
-           for _ in range(cfg.runs)]
-    table.add(what, median([n for _, n in got]), median([v for v, _ in got]),
-              unit=" GB/s", ratio=median([v / n for v, n in got]),
-              target=target)
+    got = [pair(cfg, source, run, paths, part) for _ in range(2 * cfg.runs)]
+    for i, name, unit, goal in ((0, what, " GB/s", target),
+                                (1, "  CPU per GB", " s", "")):
+        view, rival = ([g[k][i] for g in got] for k in ("view", "native"))
+        table.add(name, median(rival), median(view), unit=unit, target=goal,
+                  ratio=median([v / n for v, n in zip(view, rival)]))
 
 
 def parts(cfg, source, path):

@@ -3,7 +3,8 @@ import os
 import time
 
 from . import part_resume
-from .machine import Mount, median, neox_step, tree_size, warm
+from .machine import (Mount, median, neox_step, neox_tool, tree_size,
+                      warm)
 
 GB = 1e9
 
@@ -54,6 +55,11 @@ def measure(cfg, table):
         warm(run)
         ours.append(one(cfg, run))
 
+    with Mount(cfg, run) as m:
+        same = int(neox_tool(
+            cfg, "equal", f"{cfg.work}/universal/global_step1000_universal",
+            f"{m.dir}/@universal/global_step1000"))
+
     def add(what, key, mine, unit, scale=1.0, **options):
         table.add(what, median([x[key] for x in rival]) / scale,
                   median([x[mine] for x in ours]) / scale, unit=unit,
@@ -63,6 +69,7 @@ def measure(cfg, table):
     add("first byte of a parameter after that", "seconds", "first", " s",
         digits=4, target="< 0.05 s")
     add("all bytes of the universal checkpoint read", "seconds", "all", " s")
+    table.add("elements of both, equal", "-", f"{same / 1e6:.0f} M")
     add("bytes kept on disk", "kept", "kept", " GB", GB, target="0",
         digits=6)
     add("bytes written on the way", "written", "written", " GB", GB,
