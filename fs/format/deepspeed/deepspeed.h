@@ -38,9 +38,9 @@ struct cfs_ds_rank {
 	 * [0] is kept parsed. */
 	struct cfs_ds_file *model;
 	uint32_t n_model;
-	struct cfs_ds_file *optim;    /* one per dp rank; none at stage 0 */
-	uint32_t n_optim;	      /* only [0] is kept parsed */
-	struct cfs_node *model_root;  /* model[0]'s top-level dict */
+	struct cfs_ds_file *optim;   /* one per dp rank; none at stage 0 */
+	uint32_t n_optim;	     /* only [0] is kept parsed */
+	struct cfs_node *model_root; /* model[0]'s top-level dict */
 	/* Its `module` if that is a tree, which model_root has by name. */
 	struct cfs_node *module_tree;
 	struct cfs_node *optim_root;  /* optim[0]'s outer dict, or NULL */
