@@ -214,6 +214,17 @@ static void check_stage(const struct cfs_against *a)
 		differ_sizes(a, name, saved, config, "zero");
 }
 
+/* A single stage lies in sequence up to GPT-NeoX 2.0, of DeepSpeed 0.8: a step
+ * of such a release may have been configured so. */
+static bool is_single_stage(const struct cfs_against *a, uint32_t stages,
+			    double configured)
+{
+	const char *version = a->step->base.writer_version;
+
+	return stages == 0 && configured >= 1 && configured <= 1 && version &&
+	       cfs_ds_version_cmp(version, "0.9") < 0;
+}
+
 static void check_layout(const struct cfs_against *a)
 {
 	const struct cfs_topology *t = &a->step->base.topology;
@@ -228,7 +239,7 @@ static void check_layout(const struct cfs_against *a)
 	cfs_check_report_begin(a->report, "layout");
 	check_stage(a);
 	if ((cfs_against_number(a, "pipe_parallel_size", &v) || a->neox) &&
-	    (v < stages || v > stages))
+	    (v < stages || v > stages) && !is_single_stage(a, stages, v))
 		differ_sizes(a, "pipe_parallel_size", stages, v, "pp");
 	check_precision(a);
 	cfs_check_report_end(

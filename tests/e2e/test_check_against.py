@@ -7,6 +7,7 @@ from neox_place import STEP, Runs, main
 
 GPT2 = "gpt2-bf16_tp2-pp4-dp1"
 PYTHIA = "pythia-fp16_tp4-pp2-dp1"
+NEOX2 = "gpt2-fp16-neox2_tp2-pp1-dp2"  # a single stage, which lies in sequence
 
 
 def found(path, config, status):
@@ -17,8 +18,8 @@ def found(path, config, status):
 
 
 def test_own_configuration():
-    with Runs(GPT2, PYTHIA) as r:
-        for name in GPT2, PYTHIA:
+    with Runs(GPT2, PYTHIA, NEOX2) as r:
+        for name in GPT2, PYTHIA, NEOX2:
             step = f"{r.top}/{name}/{STEP}"
             j = found(step, f"{step}/configs/neox.yml", 0)
             assert set(j) == {"model", "scheduler", "layout", "batch"}, j

@@ -44,7 +44,8 @@ static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
 			n.key = m->family->tied_key;
 			n.key_len = strlen(n.key);
 		}
-	} else if (!pipeline && n.form != CFS_DS_FORM_PLAIN) {
+	} else if (!pipeline && n.form != CFS_DS_FORM_PLAIN &&
+		   n.form != CFS_DS_FORM_PREFIXED) {
 		if (n.form == CFS_DS_FORM_TIED && m->family)
 			n.layer = m->family->embedding;
 		n.form = CFS_DS_FORM_SEQUENTIAL;

@@ -1,4 +1,5 @@
-"""A pipeline that has just the parameters a step's directory names.
+"""A model that has just the parameters a step's directory names: a pipeline, or
+layers in sequence.
 
 Nothing is computed with it: the framework's own engine at that topology loads
 a checkpoint and saves it again.  Layers are numbered as in the directory, and
@@ -48,7 +49,7 @@ def _post_transformer_block(x):
 
 def _states(step_dir):
     names = sorted(n for n in os.listdir(step_dir)
-                   if n.startswith("mp_rank_"))
+                   if n.endswith("_model_states.pt") and "mp_rank_" in n)
     return [load(os.path.join(step_dir, n)) for n in names]
 
 
@@ -87,7 +88,6 @@ def _specs(states, last, stages):
 
 def engine(step_dir, world, tp, pp, last, method):
     """The engine that saved step_dir would be like this one, and universal."""
-    import deepspeed
     from deepspeed.pipe import PipelineModule
     from deepspeed.runtime.pipe.topology import PipeDataParallelTopology, \
         PipeModelDataParallelTopology
@@ -103,6 +103,18 @@ def engine(step_dir, world, tp, pp, last, method):
     grid = net.mpu()
     own = states[grid.get_pipe_parallel_rank() * tp
                  + grid.get_slice_parallel_rank()]
+    return _initialize(net, own)
+
+
+def sequence(step_dir):
+    """The same without a pipeline."""
+    own = _states(step_dir)[0]
+    shapes = {n: s for g in own["param_shapes"] for n, s in g.items()}
+    return _initialize(Layer(shapes), own)
+
+
+def _initialize(net, own):
+    import deepspeed
     params = dict(net.named_parameters())
     groups = [{"params": [params[n] for n in g]} for g in own["param_shapes"]]
     config = {k: v for k, v in own["ds_config"].items()
@@ -117,7 +129,8 @@ def engine(step_dir, world, tp, pp, last, method):
 
 
 def load_and_save(rank, world, step_dir, tp, pp, last, method, view, out, tag):
-    made = engine(step_dir, world, tp, pp, last, method)
+    made = engine(step_dir, world, tp, pp, last, method) if pp \
+        else sequence(step_dir)
     path, client = made.load_checkpoint(view)
     assert path, f"nothing was loaded from {view}"
     made.save_checkpoint(out, tag=tag, client_state={
