@@ -92,6 +92,9 @@ def test_filled():
             f.write(STEP)
         r.fill(SOURCE, "@run", f"{r.top}/dummy/{TARGET}", *AS)
         r.same(SOURCE, "run", TARGET)
+        # one of the run's own steps, which is shown as well
+        r.fill(TARGET, "self", f"{r.top}/{TARGET}/{STEP}")
+        r.same(TARGET, "self", TARGET)
         views = run_json("view", "list", f"{r.top}/{SOURCE}")["views"]
         assert [v["options"]["like"] for v in views] == [r.like(TARGET)] * 2
         j = run_json("view", "explain", f"{r.top}/{SOURCE}/{STEP}/@new")
