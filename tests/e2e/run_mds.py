@@ -49,7 +49,8 @@ class Unpickled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             def __getattr__(self, name):
                 if name.startswith("__"):
                     raise AttributeError(name)
-                kind = enum.IntEnum(name, [f"value{i}" for i in range(1, 9)])
+                kind = enum.IntEnum(name, [f"value{i}" for i in range(1, 9)],
+                                    module=self.__name__)
                 setattr(self, name, kind)
                 return kind
         return Names(spec.name)
