@@ -56,6 +56,8 @@ python tests/e2e/run_mds.py
 python tests/e2e/test_pipeline.py
 python tests/e2e/test_universal.py
 python tests/e2e/test_universal_neox.py
+python tests/e2e/run_template.py "${all[@]}"
+python tests/e2e/run_template.py --megatron
 python tests/e2e/test_named_cases.py
 python tests/e2e/run_pairs.py "${all[@]}"
 ((${#all[@]} == 0)) || python tests/e2e/run_pairs.py --all --mount
