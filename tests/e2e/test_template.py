@@ -266,6 +266,20 @@ def test_types():
             assert "master" not in said and "exp_avg" not in said, said
 
 
+def test_universal():
+    """A universal checkpoint fills templates, too."""
+    with Templates(ODD1, ODD4) as r:
+        step = f"{r.top}/universal/{STEP}"
+        os.mkdir(f"{r.top}/universal")
+        run("export", f"{r.top}/{ODD1}/{STEP}/@universal-tp1", step)
+        for name in (".ckptfs-export.json", "latest", "latest_universal"):
+            if os.path.exists(f"{step}/{name}"):
+                os.unlink(f"{step}/{name}")
+        for like in (ODD1, ODD4):
+            r.fill("universal", "new", r.like(like), "--as", "qkvparts")
+            r.same("universal", "new", like)
+
+
 def test_store():
     if "init" not in run("--help"):
         return
