@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Templates filled from steps that GPT-NeoX itself wrote.
+"""Templates filled from steps that GPT-NeoX, or Megatron-DeepSpeed, wrote.
 
 All directories of one model (tests/data/neox.tar.xz) hold one logical state.
 Each, with every tensor and counter overwritten, is a template; filled from each
@@ -10,8 +10,11 @@ checkpoint does not decide it.
                                     parts
     run_template.py --all           every pair
     run_template.py --only SRC TGT  these
+    run_template.py --megatron      every pair of tests/data/mds.tar.xz instead
 """
 import argparse
+import itertools
+import json
 import os
 import shutil
 import sys
@@ -24,8 +27,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import neox_pairs  # noqa: E402
+import run_mds  # noqa: E402
 import run_neox  # noqa: E402
-from oracle import product  # noqa: E402
+from oracle import compare, product  # noqa: E402
 
 TAG = run_neox.TAG
 # What training changes, wherever it is; each gets another value.
@@ -85,6 +89,8 @@ def items(s, t):
     """What no checkpoint tells of how ranks share a model."""
     if s["tp"] == t["tp"]:
         return []
+    if "family" not in t:
+        return ["--as", f"vocab{t['vocab']}"]
     out = [f"vocab{t['vocab']}"]
     if t["family"] == "llama":
         out.append("qkvheads" if "oldgqa" in t["model"] else "qkvparts")
@@ -93,7 +99,19 @@ def items(s, t):
     return ["--as", "-".join(out)]
 
 
+def differences(root, tgt, s, t, got):
+    if "family" in t:
+        return run_neox.differences(root, tgt, s, t, got)
+    for name in (".ckptfs-export.json", "latest"):
+        if os.path.exists(f"{got}/{name}"):
+            os.unlink(f"{got}/{name}")
+    lines = compare.compare_dirs(f"{root}/{tgt}/{TAG}", got)
+    return [x for x in lines if not run_mds.OF_A_PROCESS.search(x)]
+
+
 def why_not(s, t):
+    if "family" not in t:
+        return None
     if t["writer"] == "neox1":
         return "is elastic"
     why = neox_pairs.why_not(s, t)
@@ -121,7 +139,7 @@ def check(root, names, src, tgt):
             done = product.run("export", f"{run}/@filled/{TAG}", f"{out}/step")
         if done.returncode:
             return done.stderr.strip()
-        lines = run_neox.differences(root, tgt, s, t, f"{out}/step")
+        lines = differences(root, tgt, s, t, f"{out}/step")
         return "\n    ".join(lines[:6]) if lines else None
     finally:
         shutil.rmtree(out)
@@ -133,18 +151,28 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--all", action="store_true")
     ap.add_argument("--only", nargs=2, metavar=("SRC", "TGT"))
+    ap.add_argument("--megatron", action="store_true")
     args = ap.parse_args()
-    names = neox_pairs.manifest()
-    pairs = neox_pairs.all_pairs(names)
+    if args.megatron:
+        sys.meta_path.insert(0, run_mds.Unpickled())
+        with open(os.path.join(neox_pairs.DATA, "mds.json")) as f:
+            names = json.load(f)
+        pairs = [p for p in itertools.permutations(sorted(names), 2)
+                 if names[p[0]]["model"] == names[p[1]]["model"]]
+    else:
+        names = neox_pairs.manifest()
+        pairs = neox_pairs.all_pairs(names)
     if args.only:
         pairs = [tuple(args.only)]
-    elif not args.all:
+    elif not args.all and not args.megatron:
         pairs = neox_pairs.covering(names, pairs)
     root = tempfile.mkdtemp(prefix="ckptfs-template-")
     os.environ["CKPTFS_CACHE_DIR"] = os.path.join(root, "cache")
     bad = refused = 0
     try:
-        with tarfile.open(os.path.join(neox_pairs.DATA, "neox.tar.xz")) as tar:
+        with tarfile.open(os.path.join(
+                neox_pairs.DATA,
+                "mds.tar.xz" if args.megatron else "neox.tar.xz")) as tar:
             tar.extractall(root, filter="data")
         for src, tgt in pairs:
             wrong = check(root, names, src, tgt)

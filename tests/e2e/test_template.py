@@ -92,6 +92,9 @@ def test_filled():
             f.write(STEP)
         r.fill(SOURCE, "@run", f"{r.top}/dummy/{TARGET}", *AS)
         r.same(SOURCE, "run", TARGET)
+        # one of the run's own steps, which is shown as well
+        r.fill(TARGET, "self", f"{r.top}/{TARGET}/{STEP}")
+        r.same(TARGET, "self", TARGET)
         views = run_json("view", "list", f"{r.top}/{SOURCE}")["views"]
         assert [v["options"]["like"] for v in views] == [r.like(TARGET)] * 2
         j = run_json("view", "explain", f"{r.top}/{SOURCE}/{STEP}/@new")
@@ -261,6 +264,20 @@ def test_types():
             run("check", out)
             said = only_in(out, f"{r.top}/{source}/{STEP}")
             assert "master" not in said and "exp_avg" not in said, said
+
+
+def test_universal():
+    """A universal checkpoint fills templates, too."""
+    with Templates(ODD1, ODD4) as r:
+        step = f"{r.top}/universal/{STEP}"
+        os.mkdir(f"{r.top}/universal")
+        run("export", f"{r.top}/{ODD1}/{STEP}/@universal-tp1", step)
+        for name in (".ckptfs-export.json", "latest", "latest_universal"):
+            if os.path.exists(f"{step}/{name}"):
+                os.unlink(f"{step}/{name}")
+        for like in (ODD1, ODD4):
+            r.fill("universal", "new", r.like(like), "--as", "qkvparts")
+            r.same("universal", "new", like)
 
 
 def test_store():

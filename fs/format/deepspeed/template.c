@@ -281,10 +281,27 @@ static struct cfs_resolved resolved(const struct cfs_ds_step *like,
 				     .sub_group_size = CFS_FROM_TEMPLATE};
 }
 
+/* The same files at the same rows? */
+static bool same_rows(const struct cfs_filetab *a, const struct cfs_filetab *b)
+{
+	uint32_t n = cfs_filetab_count(a);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (i >= cfs_filetab_count(b) ||
+		    strcmp(cfs_filetab_path(a, i), cfs_filetab_path(b, i)) !=
+			    0 ||
+		    !cfs_version_equal(cfs_filetab_version(a, i),
+				       cfs_filetab_version(b, i)))
+			return false;
+	return true;
+}
+
 static int read_template(struct cfs_step *step, struct cfs_source *source,
 			 struct cfs_filepool *pool, const char *path,
 			 struct cfs_step **out, struct cfs_error *err)
 {
+	/* a run's view shows all its steps, the template perhaps among them */
+	bool self = !strcmp(step->path, path);
 	const struct cfs_format *format;
 	int r = cfs_format_probe(source, path, &format);
 
@@ -299,8 +316,11 @@ static int read_template(struct cfs_step *step, struct cfs_source *source,
 				"loads RUN/@universal",
 				path, format->name);
 	if (!r)
-		r = cfs_ds_read_beside(source, pool, path, step->files, out,
-				       err);
+		r = cfs_ds_read_beside(source, pool, path,
+				       self ? NULL : step->files, out, err);
+	if (!r && self && !same_rows(step->files, (*out)->files))
+		r = cfs_fail(err, -ESTALE, "%s: changed since it was read",
+			     path);
 	/* for a trainer, what is not there is no checkpoint */
 	return r == -ENOENT ? -EINVAL : r;
 }
