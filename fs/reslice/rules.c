@@ -104,23 +104,50 @@ static int told_rows(const struct question *q, uint64_t rows, uint64_t *out)
 	return 0;
 }
 
+/* What makes words of the last layer's output: a rank of several has all of its
+ * rows, or all of its columns.  1: cut by columns, 0: by rows, -1: not told. */
+static int output_columns(const struct question *q)
+{
+	uint64_t hidden = q->facts->hidden;
+
+	if (q->ndim != 2 || q->tp == 1 || !hidden)
+		return q->facts->output_columns;
+	return q->shape[1] != hidden;
+}
+
+/* Has it padded rows?  1: and is cut by columns, 0: by rows, -1: it has not. */
+static int vocab_columns(const struct question *q)
+{
+	switch (q->rule->kind) {
+	case CFS_RULE_VOCAB:
+		return 0;
+	case CFS_RULE_VOCAB_COLUMNS:
+		return 1;
+	case CFS_RULE_OUTPUT: /* of one rank for one it does not matter */
+		return CFS_MAX(output_columns(q),
+			       q->tp == 1 && q->to_tp == 1 ? 0 : -1);
+	default:
+		return -1;
+	}
+}
+
 /* Converters drop padding: what is left is the vocabulary. */
 static bool lacks_padding(const struct question *q)
 {
 	const struct cfs_model_facts *f = q->facts;
 
-	return (q->rule->kind == CFS_RULE_VOCAB ||
-		q->rule->kind == CFS_RULE_OUTPUT) &&
-	       q->tp == 1 && f->padding_cut && f->divisible_by &&
-	       q->shape[0] % f->divisible_by;
+	return q->tp == 1 && !vocab_columns(q) && f->padding_cut &&
+	       f->divisible_by && q->shape[0] % f->divisible_by;
 }
 
 /* Other rows at as many ranks? */
 static bool is_repadded(const struct question *q)
 {
+	int columns = vocab_columns(q);
+
 	return lacks_padding(q) ||
-	       (q->rule->kind == CFS_RULE_VOCAB && q->facts->rows &&
-		q->facts->rows != q->shape[0] * q->tp);
+	       (columns >= 0 && q->facts->rows &&
+		q->facts->rows != q->shape[0] * (columns ? 1 : q->tp));
 }
 
 /* Rows of @to_tp ranks: what holds the vocabulary, and divides. */
@@ -258,33 +285,30 @@ static int row_bias(const struct question *q)
 	return whole(q, added > 0 ? CFS_TP_SUM : CFS_TP_SAME);
 }
 
-/* What makes words of the last layer's output.  A rank of several has all of
- * its rows, or all of its columns. */
 static int output(const struct question *q)
 {
 	uint64_t hidden = q->facts->hidden, all;
+	int columns = output_columns(q);
 
 	if (q->ndim != 2)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == 1 || !hidden) {
-		if (q->facts->output_columns < 0)
-			return cfs_fail(q->err, -ENOTSUP,
-					"whether ranks cut it by rows or by "
-					"columns (output_layer_parallelism) is "
-					"not told: rule \"vocab\" or "
-					"\"vocab-columns\" (view add --rules)");
-		return vocab(q, q->facts->output_columns > 0);
-	}
-	if (q->shape[1] == hidden)
-		return vocab(q, false);
-	if (cfs_mul_u64(q->shape[1], q->tp, &all) && all == hidden)
-		return vocab(q, true);
-	return cfs_fail(q->err, -EINVAL,
-			"%llu columns are neither the %llu of the model nor "
-			"one of %u parts of them",
-			(unsigned long long)q->shape[1],
-			(unsigned long long)hidden, q->tp);
+	if (columns < 0 && q->tp == 1 && q->to_tp == 1 && !q->whole)
+		columns = 0;
+	if (columns < 0)
+		return cfs_fail(q->err, -ENOTSUP,
+				"whether ranks cut it by rows or by columns "
+				"(output_layer_parallelism) is not told: rule "
+				"\"vocab\" or \"vocab-columns\" (view add "
+				"--rules)");
+	if (columns && hidden &&
+	    (!cfs_mul_u64(q->shape[1], q->tp, &all) || all != hidden))
+		return cfs_fail(q->err, -EINVAL,
+				"%llu columns are neither the %llu of the "
+				"model nor one of %u parts of them",
+				(unsigned long long)q->shape[1],
+				(unsigned long long)hidden, q->tp);
+	return vocab(q, columns);
 }
 
 static int ask(const struct question *q)
@@ -295,7 +319,8 @@ static int ask(const struct question *q)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
 	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
-		return is_repadded(q) ? vocab(q, false) : whole(q, CFS_TP_SAME);
+		return is_repadded(q) ? vocab(q, vocab_columns(q) > 0)
+				      : whole(q, CFS_TP_SAME);
 	switch (rule->kind) {
 	case CFS_RULE_SAME:
 		return whole(q, CFS_TP_SAME);

@@ -5,7 +5,7 @@
     neox_step.py where FILE STATE NAME...
     neox_step.py equal UNIVERSAL UNIVERSAL
 
-A step has real names and pickles (tests/e2e/named_models.py); its payloads are
+A step has real names and pickles (tests/e2e/named_step.py); its payloads are
 holes, or normally distributed numbers with --dense.  `wide` has 268 M
 parameters in one block, 3.7 GB; `small` 84 M, 1.2 GB; `hubble` is Hubble 8B.  `where` prints JSON:
 offset and length of each named parameter's part of an optimizer state in an
@@ -26,6 +26,7 @@ sys.dont_write_bytecode = True
 import torch  # noqa: E402
 
 import named_models  # noqa: E402
+import named_step  # noqa: E402
 from sparse_torch import ITEM, load  # noqa: E402
 
 WIDE = {"layers": 1, "hidden": 4096, "heads": 32, "kv": 32, "ff": 16384,
@@ -45,7 +46,7 @@ def template(name):
             tar.extractall(tmp, [m for m in tar
                                  if m.name.split("/")[0] == name],
                            filter="data")
-        return named_models.Template(f"{tmp}/{name}/global_step2")
+        return named_step.Template(f"{tmp}/{name}/global_step2")
 
 
 def numbers(size):
@@ -59,7 +60,7 @@ def make(args):
     if args.dense:
         torch.manual_seed(1)
         model.marks = {p: {} for p in model.marks}
-    named_models.Writer(model, template(TEMPLATES[args.model]), top,
+    named_step.Writer(model, template(TEMPLATES[args.model]), top,
                         fill=numbers if args.dense else None).write(
         f"{args.out}/global_step1000")
 

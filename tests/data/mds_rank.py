@@ -156,11 +156,14 @@ def import_megatron(tree, apex_tree):
 
 # ---- a run ----
 
-def arguments(case, out):
+CONFIG = "ds_config.json"
+
+
+def arguments(case):
     """The command line."""
-    config = os.path.join(out, "ds_config.json")
     words = dict(
-        tensor_model_parallel_size=case.tp, pipeline_model_parallel_size=max(case.pp, 1),
+        tensor_model_parallel_size=case.tp,
+        pipeline_model_parallel_size=max(case.pp, 1),
         num_layers=case.layers, hidden_size=case.hidden,
         num_attention_heads=case.heads, seq_length=16,
         max_position_embeddings=16, micro_batch_size=2, global_batch_size=4,
@@ -168,8 +171,7 @@ def arguments(case, out):
         weight_decay=0.1, adam_beta1=0.9, adam_beta2=0.95, clip_grad=1.0,
         make_vocab_size_divisible_by=case.divisor, attention_dropout=0.0,
         hidden_dropout=0.0, distributed_backend="gloo", save="run",
-        save_interval=1000,
-        deepspeed_config=config, zero_stage=case.stage(), vocab_file="vocab.json",
+        save_interval=1000, zero_stage=case.stage(), vocab_file="vocab.json",
         merge_file="merges.txt", data_path="tokens", **dict(case.options))
     flags = ["deepspeed", "no_masked_softmax_fusion", "no_bias_gelu_fusion",
              "no_bias_dropout_fusion"] + list(case.flags)
@@ -179,26 +181,24 @@ def arguments(case, out):
         flags.append("no_pipeline_parallel")
     if case.prec != "fp32":
         flags.append(case.prec)
-    argv = ["pretrain_gpt.py"]
+    argv = ["--deepspeed_config", CONFIG]
     for key, word in words.items():
-        if key != "deepspeed_config":
-            key = key.replace("_", "-")
-        argv += ["--" + key, str(word)]
-    zero = {"stage": case.stage(), "reduce_bucket_size": 500000}
+        argv += ["--" + key.replace("_", "-"), str(word)]
+    return argv + ["--" + f.replace("_", "-") for f in flags]
+
+
+def ds_config(case):
     conf = {"train_micro_batch_size_per_gpu": 2,
             "gradient_accumulation_steps": 2 // case.dp,
             "train_batch_size": 4, "gradient_clipping": 1.0,
-            "zero_optimization": zero,
+            "zero_optimization": {"stage": case.stage(),
+                                  "reduce_bucket_size": 500000},
             "zero_allow_untested_optimizer": True, "steps_per_print": 10 ** 6}
     if case.prec == "bf16":
         conf["bf16"] = {"enabled": True}
-        if case.cls == "bf16opt":
-            conf["data_types"] = {"grad_accum_dtype": "fp32"}
     elif case.prec == "fp16":
         conf["fp16"] = {"enabled": True, "initial_scale_power": 8}
-    with open(config, "w") as f:
-        json.dump(conf, f)
-    return argv + ["--" + f.replace("_", "-") for f in flags], conf
+    return conf
 
 
 class Run(neox_rank.Run):
@@ -239,70 +239,68 @@ def step(engine, pretrain_gpt, rows):
     return loss
 
 
-def tokenizer(case):
-    return types.SimpleNamespace(vocab_size=case.vocab, eod=0)
-
-
-def run(rank, world, case, out, load=None):
-    """Trains two steps, sets the state, saves; or loads and trains on."""
+def start(case, out, load):
+    """What pretrain() does up to the model: arguments and process groups."""
     import megatron.global_vars as global_vars
     import megatron.initialize as initialize
-    import megatron.training as training
     import megatron.tokenizer.tokenizer as tokenizers
-    os.chdir(out)
-    tmp = out if rank == 0 else os.path.join(out, f"tmp{rank}")
-    os.makedirs(tmp, exist_ok=True)
-    sys.argv, conf = arguments(case, tmp)
-    if rank:
-        os.unlink(os.path.join(tmp, "ds_config.json"))
-        os.rmdir(tmp)
-        sys.argv[sys.argv.index("--deepspeed_config") + 1] = os.path.join(
-            out, "ds_config.json")
+    if torch.distributed.get_rank() == 0:
+        with open(os.path.join(out, CONFIG), "w") as f:
+            json.dump(ds_config(case), f)
     torch.distributed.barrier()
-    sys.argv[sys.argv.index("--deepspeed_config") + 1] = "ds_config.json"
+    sys.argv = ["pretrain_gpt.py"] + arguments(case)
     if load:
         sys.argv += ["--load", load]
 
     def build(args):
         args.padded_vocab_size = tokenizers._vocab_size_with_padding(
             case.vocab, args)
-        return tokenizer(case)
+        return types.SimpleNamespace(vocab_size=case.vocab, eod=0)
 
     global_vars.build_tokenizer = build
     initialize._compile_dependencies = lambda: None
-    if case.fork != "bigscience":
-        extra = dict(allow_no_cuda=True)
-    else:
-        extra = dict(allow_no_cuda=True)
-        initialize.git_ds_info = lambda: None
-    initialize.initialize_megatron(**extra)
+    initialize.git_ds_info = lambda: None
+    initialize.initialize_megatron(allow_no_cuda=True)
+
+
+def build_model(case):
+    """Model, optimizer, scheduler, and the tensor-parallel rank."""
+    import megatron.training as training
+    import pretrain_gpt
     from megatron import get_args
-    args = get_args()
-    if case.fork != "bigscience":
-        from megatron.core import mpu
-        args.deepspeed_config_dict = training._create_ds_config_dict()
-        from megatron.core.enums import ModelType
-        kind = [ModelType.encoder_or_decoder]
-    else:
+    if case.fork == "bigscience":
         from megatron import mpu
         kind = []
+    else:
+        from megatron.core import mpu
+        from megatron.core.enums import ModelType
+        get_args().deepspeed_config_dict = training._create_ds_config_dict()
+        kind = [ModelType.encoder_or_decoder]
+    return (*training.setup_model_and_optimizer(
+        pretrain_gpt.model_provider, *kind),
+        mpu.get_tensor_model_parallel_rank())
+
+
+def run(_rank, _world, case, out, load=None):
+    """Two steps from the state, which is set again and saved; or loads."""
+    import megatron.training as training
     import pretrain_gpt
-    model, opt, sched = training.setup_model_and_optimizer(
-        pretrain_gpt.model_provider, *kind)
-    engine = model[0]
-    t = mpu.get_tensor_model_parallel_rank()
-    r = Run(case, engine, t)
-    wrong = r.wrong() if load else []
+    from megatron import get_args
+    os.chdir(out)
+    start(case, out, load)
+    model, opt, sched, t = build_model(case)
+    engine, begin = model[0], get_args().iteration
+    state = Run(case, engine, t)
+    wrong = state.wrong() if load else []
     if not load:
-        r.set_state()
+        state.set_state()
     losses = []
     for _ in range(2):
         rows = Rows(case.vocab)
         losses.append(float(engine.train_batch(data_iter=rows) if case.pp
                             else step(engine, pretrain_gpt, rows)))
-    iteration = args.iteration + 2
     if not load:
-        r.set_state()
-        assert not r.wrong(), r.wrong()
-        training.save_checkpoint(iteration, model, opt, sched)
-    return {"losses": losses, "wrong": wrong, "iteration": args.iteration}
+        state.set_state()
+        assert not state.wrong(), state.wrong()
+        training.save_checkpoint(begin + 2, model, opt, sched)
+    return {"losses": losses, "wrong": wrong, "iteration": begin}

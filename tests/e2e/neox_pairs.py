@@ -19,11 +19,15 @@ def all_pairs(names):
             if names[a]["model"] == names[b]["model"]]
 
 
-def request(s, t):
-    """What to ask of @s to get @t.  GPT-NeoX 2.0 has a single stage in
+def stages(of):
+    """Of its pipeline, 0: it has none.  GPT-NeoX 2.0 has a single stage in
     sequence."""
-    pp = 0 if t["writer"] == "neox2" and t["pp"] == 1 else t["pp"]
-    items = [f"tp{t['tp']}", f"pp{pp}", f"dp{t['dp']}"]
+    return 0 if of["writer"] == "neox2" and of["pp"] == 1 else of["pp"]
+
+
+def request(s, t):
+    """What to ask of @s to get @t."""
+    items = [f"tp{t['tp']}", f"pp{stages(t)}", f"dp{t['dp']}"]
     stage = 1 if t["class"] == "bf16opt" else int(t["class"][1:])
     if s["class"] != t["class"]:
         items.append(f"zero{stage}")
@@ -44,7 +48,7 @@ def request(s, t):
 
 def options(s, t):
     """What only a named view can say."""
-    if t["pp"] and s["partition_method"] != t["partition_method"]:
+    if stages(t) and s["partition_method"] != t["partition_method"]:
         return ["--partition-method", t["partition_method"]]
     return []
 
@@ -68,7 +72,7 @@ KNOWN = (
      "every rank has generators of its own, and a step lacks those of ranks "
      "it did not have"),
     (re.compile(r"\.module\.__dict__: keys \['_metadata'\] expected"),
-     lambda s, t: s["pp"] and not t["pp"],
+     lambda s, t: stages(s) and not stages(t),
      "torch's note of module versions is not in layer files"),
     (re.compile(r"fp32_flat_groups\[\d+\]\.__dict__\.ds_id: "),
      lambda s, t: t["class"] == "z3" and s["class"] != "z3",

@@ -12,7 +12,6 @@ checkpoint does not decide it.
     run_template.py --only SRC TGT  these
 """
 import argparse
-import itertools
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ import torch
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import neox_pairs  # noqa: E402
 import run_neox  # noqa: E402
 from oracle import product  # noqa: E402
 
@@ -34,11 +34,19 @@ COUNTERS = {"iteration", "global_steps", "global_samples", "skipped_steps",
 
 
 def spoil(value, seen, key=None):
-    """@value with all that training made replaced, in place where it can."""
+    """@value with all that training made replaced, in place where it can.
+    Weights stay the rounded masters: without ZeRO that is how they are
+    told apart."""
     if isinstance(value, torch.Tensor):
-        with torch.no_grad():
-            if value.numel() and value.data_ptr() not in seen:
-                value.fill_(1 if value.dtype == torch.uint8 else -7)
+        if value.numel() and value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            with torch.no_grad():
+                if value.dtype == torch.uint8:
+                    value.fill_(1)
+                elif str(key).startswith("exp_avg"):
+                    value.fill_(-7)
+                else:
+                    value.neg_()
         return value
     if isinstance(value, dict):
         for k in value:
@@ -86,7 +94,9 @@ def items(s, t):
 
 
 def why_not(s, t):
-    why = run_neox.why_not(s, t)
+    if t["writer"] == "neox1":
+        return "is elastic"
+    why = neox_pairs.why_not(s, t)
     # by name: what stages have of their own is only in one of both
     return "the template does not fit" \
         if why == "relative positions" and s["tp"] == t["tp"] else why
@@ -111,13 +121,7 @@ def check(root, names, src, tgt):
             done = product.run("export", f"{run}/@filled/{TAG}", f"{out}/step")
         if done.returncode:
             return done.stderr.strip()
-        for name in (".ckptfs-export.json", "latest"):
-            if os.path.exists(f"{out}/step/{name}"):
-                os.unlink(f"{out}/step/{name}")
-        lines = [x for x in run_neox.differences(
-            s, t, f"{root}/{tgt}/{TAG}", f"{out}/step")
-            # of another number of ranks, which round otherwise
-            if s["tp"] == t["tp"] or "validation_logits" not in x]
+        lines = run_neox.differences(root, tgt, s, t, f"{out}/step")
         return "\n    ".join(lines[:6]) if lines else None
     finally:
         shutil.rmtree(out)
@@ -130,18 +134,17 @@ def main():
     ap.add_argument("--all", action="store_true")
     ap.add_argument("--only", nargs=2, metavar=("SRC", "TGT"))
     args = ap.parse_args()
-    names = run_neox.manifest()
-    pairs = [(a, b) for a, b in itertools.permutations(sorted(names), 2)
-             if names[a]["model"] == names[b]["model"]]
+    names = neox_pairs.manifest()
+    pairs = neox_pairs.all_pairs(names)
     if args.only:
         pairs = [tuple(args.only)]
     elif not args.all:
-        pairs = run_neox.covering(names, pairs)
+        pairs = neox_pairs.covering(names, pairs)
     root = tempfile.mkdtemp(prefix="ckptfs-template-")
     os.environ["CKPTFS_CACHE_DIR"] = os.path.join(root, "cache")
     bad = refused = 0
     try:
-        with tarfile.open(os.path.join(run_neox.DATA, "neox.tar.xz")) as tar:
+        with tarfile.open(os.path.join(neox_pairs.DATA, "neox.tar.xz")) as tar:
             tar.extractall(root, filter="data")
         for src, tgt in pairs:
             wrong = check(root, names, src, tgt)

@@ -5,6 +5,7 @@
   patterns   what the checkpoint says against what is known of the family
   order      how queries, keys and values lie
   names      a model without pipeline has others
+  trees      a module of dictionaries, as a universal checkpoint
   converter  every file of ds_to_universal's, of a step and of a view
 """
 import argparse
@@ -164,10 +165,11 @@ def same(a, b):
 def converter(w):
     """Of a step; and of a view of one rank as two, which must have the lists
     that one rank has not."""
-    view = w.export(f"{w.top}/runs/gqa_tp1-pp1-dp1", "@tp2-pp2")
+    runs = f"{w.top}/runs"
     for step, source in (
-            (f"{w.top}/runs/gqa_tp2-pp2-dp1/{TAG}", "gqa_tp2-pp2-dp1"),
-            (view, "gqa_tp2-pp2-dp1")):
+            (f"{runs}/gqa_tp2-pp2-dp1/{TAG}", "gqa_tp2-pp2-dp1"),
+            (w.export(f"{runs}/gqa_tp1-pp1-dp1", "@tp2-pp2"),
+             "gqa_tp2-pp2-dp1")):
         want = tempfile.mkdtemp(dir=w.top)
         convert(step, f"{want}/uc")
         got = w.export(f"{w.top}/runs/{source}", "@universal")
@@ -184,12 +186,27 @@ def converter(w):
         assert files == 27 * 4, files
 
 
+def trees(w):
+    """Without a pipeline, whose module the converter cannot read: the same
+    universal checkpoint of one rank and of two."""
+    one, two = (w.export(f"{w.top}/runs/gqa_{x}", "@universal")
+                for x in ("tp1-pp0-dp1", "tp2-pp0-dp1"))
+    files = 0
+    for top, _, names_ in os.walk(f"{one}/zero"):
+        for name in names_:
+            path = os.path.relpath(os.path.join(top, name), one)
+            if path != "zero/optimizer_state.pt":
+                assert same(load(f"{one}/{path}"), load(f"{two}/{path}")), path
+                files += 1
+    assert files == 27 * 4, files
+
+
 def main():
     sys.meta_path.insert(0, run_mds.Unpickled())
     top = tempfile.mkdtemp(prefix="ckptfs-mds-")
     try:
         w = Work(top)
-        for test in (drift, patterns, order, names, converter):
+        for test in (drift, patterns, order, names, trees, converter):
             test(w)
             print("ok", test.__name__, flush=True)
     finally:

@@ -2,7 +2,7 @@
 """Known models with their real names and shapes, through a mount.
 
 Payloads are holes with numbers at the borders of what ranks hold (see
-named_models.py): steps of 100 GB that take some MB.  Every file of a view must
+named_step.py): steps of 100 GB that take some MB.  Every file of a view must
 be what the same model's step at that topology has, in all that is no tensor
 and in the elements at and around the numbers.
 
@@ -23,7 +23,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import named_models  # noqa: E402
-from named_models import Template, Topology, Writer  # noqa: E402
+import named_step  # noqa: E402
+from named_models import Topology  # noqa: E402
+from named_step import Template, Writer  # noqa: E402
 from run_mds import Unpickled  # noqa: E402
 
 DATA = f"{HERE}/../data"
@@ -115,7 +117,7 @@ def view(place, source, name, top):
         files.add(file)
         if os.path.exists(f"{where}/{file}"):
             bad += [f"{file}{x}" for x in
-                    named_models.same(f"{where}/{file}", tree)]
+                    named_step.same(f"{where}/{file}", tree)]
         else:
             bad.append(f"{file} is missing")
     return bad + [f"{f} is too much" for f in
@@ -146,11 +148,11 @@ def run_case(case):
     began = time.monotonic()
     with Place(case) as place:
         for name, top in [("", source)] + views:
-            named_models.same.elements = 0
+            named_step.same.elements = 0
             wrong = view(place, source, name, top)
             if case == "hubble":
                 wrong += keeps_batch(place, source, name, top)
-            print(f"{case} {name or 'itself'}: {named_models.same.elements} "
+            print(f"{case} {name or 'itself'}: {named_step.same.elements} "
                   f"elements, {len(wrong)} differences")
             bad += wrong
         size = subprocess.run(["du", "-sk", place.run], capture_output=True,

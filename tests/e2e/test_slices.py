@@ -22,7 +22,8 @@ sys.path.insert(0, HERE)
 import torch  # noqa: E402
 
 import named_models  # noqa: E402
-from named_models import Template, Topology, Writer  # noqa: E402
+from named_models import Topology  # noqa: E402
+from named_step import Template, Writer  # noqa: E402
 
 CKPTFS = os.environ["CKPTFS"]
 STEP, TP = "global_step1000", 4

@@ -168,6 +168,38 @@ static void pipeline(struct ds_made *m)
 	m->n_mp = 2;
 }
 
+static void half_pipeline(struct ds_made *m)
+{
+	half(m);
+	pipeline(m);
+}
+
+/* What the loader cannot load is not made; as it lies it is shown. */
+START_TEST(pipelines_without_zero)
+{
+	struct cfs_resolved out;
+	struct source s;
+
+	source_init(&s, CFS_OPT_BF16, 1, pipeline);
+	ck_assert_int_eq(resolve(&s, ask(0, 0, -1, -1, 0), &out), -ENOTSUP);
+	source_fini(&s);
+
+	source_init(&s, CFS_OPT_BF16, 0, pipeline);
+	ck_assert_int_eq(s.step->topology.zero_stage, 0);
+	ck_assert_int_eq(resolve(&s, ask(0, -1, -1, -1, 0), &out), 0);
+	ck_assert(cfs_topology_equal(&out.topology, &s.step->topology));
+	ck_assert_int_eq(resolve(&s, ask(5, -1, -1, -1, 0), &out), -ENOTSUP);
+	ck_assert_int_eq(resolve(&s, ask(0, 1, -1, -1, 0), &out), 0);
+	source_fini(&s);
+
+	source_init(&s, CFS_OPT_ZERO12, 1, half_pipeline);
+	ck_assert_int_eq(resolve(&s, ask(0, 0, -1, -1, 0), &out), 0);
+	ck_assert_int_eq(out.topology.optimizer, CFS_OPT_STAGE0);
+	ck_assert(out.topology.pipeline);
+	source_fini(&s);
+}
+END_TEST
+
 START_TEST(impossible)
 {
 	struct cfs_request q = CFS_REQUEST_INIT;
@@ -270,6 +302,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, unnamed_keep_the_source);
 	tcase_add_test(tc, config_fills_what_the_source_lacks);
 	tcase_add_test(tc, classes);
+	tcase_add_test(tc, pipelines_without_zero);
 	tcase_add_test(tc, impossible);
 	tcase_add_test(tc, universal);
 	tcase_add_test(tc, options);

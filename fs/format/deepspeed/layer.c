@@ -10,6 +10,7 @@
 
 #define TIED	   "tied_modules."
 #define SEQUENTIAL "sequential."
+#define MEGATRON   "language_model."
 
 /* What follows "NUMBER." in @s, or NULL. */
 static const char *after_number(const char *s, uint32_t *number_out)
@@ -27,6 +28,23 @@ static const char *after_number(const char *s, uint32_t *number_out)
 	return end + 1;
 }
 
+/* The name behind the part of the model that @s begins with, or NULL. */
+static const char *after_part(const char *s)
+{
+	static const char embedding[] = "embedding.", encoder[] = "encoder.";
+	static const char layers[] = "encoder.layers.",
+			  head[] = "output_layer.";
+	uint32_t number;
+
+	if (!strncmp(s, layers, strlen(layers)))
+		return after_number(s + strlen(layers), &number);
+	if (!strncmp(s, encoder, strlen(encoder)))
+		return s + strlen(encoder);
+	if (!strncmp(s, embedding, strlen(embedding)))
+		return s + strlen(embedding);
+	return strncmp(s, head, strlen(head)) != 0 ? NULL : s;
+}
+
 struct cfs_ds_layer_name cfs_ds_layer_parse(const char *full)
 {
 	struct cfs_ds_layer_name n = {.form = CFS_DS_FORM_PLAIN, .name = full};
@@ -39,6 +57,14 @@ struct cfs_ds_layer_name cfs_ds_layer_parse(const char *full)
 		rest = after_number(full + strlen(SEQUENTIAL), &n.layer);
 		if (rest) {
 			n.form = CFS_DS_FORM_SEQUENTIAL;
+			n.name = rest;
+		}
+	} else if (!strncmp(full, MEGATRON, strlen(MEGATRON))) {
+		rest = after_part(full + strlen(MEGATRON));
+		if (rest && *rest) {
+			n.form = CFS_DS_FORM_PREFIXED;
+			n.key = full;
+			n.key_len = (size_t)(rest - full);
 			n.name = rest;
 		}
 	} else if (!strncmp(full, TIED, strlen(TIED))) {
@@ -71,6 +97,10 @@ int cfs_ds_layer_format(const struct cfs_ds_layer_name *name, char *buf,
 		n = snprintf(buf, size, TIED "%.*s.%s", (int)name->key_len,
 			     name->key, name->name);
 		break;
+	case CFS_DS_FORM_PREFIXED:
+		n = snprintf(buf, size, "%.*s%s", (int)name->key_len, name->key,
+			     name->name);
+		break;
 	default:
 		n = snprintf(buf, size, "%s", name->name);
 	}
@@ -88,7 +118,7 @@ int cfs_ds_layer_key(const struct cfs_ds_layer_name *name,
 	if (n.form == CFS_DS_FORM_TIED && key && strlen(key) == n.key_len &&
 	    !strncmp(key, n.key, n.key_len)) {
 		n.form = CFS_DS_FORM_PIPELINE;
-		n.layer = 0;
+		n.layer = family->embedding;
 	}
 	return cfs_ds_layer_format(&n, buf, size);
 }

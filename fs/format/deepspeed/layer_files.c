@@ -94,7 +94,7 @@ int cfs_ds_layer_files_open(const struct cfs_ds_step *step, uint32_t tp_rank,
 	out->v = calloc((size_t)n + 1, sizeof(*out->v));
 	if (!out->v)
 		return -ENOMEM;
-	for (uint32_t i = 0; !r && i < n; i++) {
+	for (uint32_t i = step->base.first_file; !r && i < n; i++) {
 		_cleanup_(cfs_freep) char *name =
 			strdup(base_name(cfs_filetab_path(tab, i)));
 		struct cfs_ds_name at;

@@ -13,6 +13,7 @@
  * Biases of row-parallel layers are added behind the sum over the ranks, once:
  * they are whole on each.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "fs/format/deepspeed/family.h"
@@ -23,6 +24,8 @@ static const struct cfs_rule rules[] = {
 	{"word_embeddings.weight", CFS_RULE_VOCAB, 0, NULL, false},
 	{"word_embeddings.norm.*", CFS_RULE_SAME, 0, NULL, false},
 	{"lm_head.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"output_layer.weight", CFS_RULE_VOCAB, 0, NULL, false},
+	{"final_layernorm.*", CFS_RULE_SAME, 0, NULL, false},
 	{"position_embeddings.weight", CFS_RULE_SAME, 0, NULL, false},
 	{"tokentype_embeddings.weight", CFS_RULE_SAME, 0, NULL, false},
 	{"self_attention.query_key_value.*", CFS_RULE_QKV, 0, NULL, false},
@@ -202,13 +205,17 @@ static bool halves(const struct cfs_ds_model *m)
 
 #define REPLICATED "tp_replicated_parameter_patterns"
 #define ROWS	   "parameter_with_row_parallelism_patterns"
+#define VOCABULARY "vocabulary_parameter_patterns"
+#define PIPELINE   "pipeline_replicated_parameter_patterns"
 
-static void add(struct cfs_ds_out *out, struct cfs_node *list, bool there,
-		const char *pattern)
+/* "@layer@name", as the one of the two forms of a model has it. */
+static void add(struct cfs_ds_out *out, struct cfs_node *list,
+		const char *layer, const char *name)
 {
-	if (there)
-		cfs_node_append(out->doc, list,
-				cfs_node_str(out->doc, pattern));
+	char text[128];
+
+	(void)snprintf(text, sizeof(text), "%s%s", layer, name);
+	cfs_node_append(out->doc, list, cfs_node_str(out->doc, text));
 }
 
 static bool has(const struct cfs_ds_model *m, const char *name)
@@ -219,33 +226,56 @@ static bool has(const struct cfs_ds_model *m, const char *name)
 	return false;
 }
 
+/* What patterns of blocks, of the final norm and of embeddings begin with. */
+struct spelling {
+	const char *block, *norm, *embedding;
+};
+
+static struct spelling spelling(const struct cfs_ds_model *m)
+{
+	if (m->prefixed)
+		return (struct spelling){
+			"language_model.encoder.layers.\\d+.",
+			"language_model.encoder.final_layernorm.",
+			"language_model.embedding."};
+	return (struct spelling){"\\d+.", "\\d+.",
+				 cfs_ds_is_tied(m) ? "tied_modules.embed."
+						   : "1."};
+}
+
 /* In the order of UniversalCheckpointInfo in gpt_model.py. */
 static struct cfs_node *replicated(struct cfs_ds_out *out)
 {
 	const struct cfs_ds_model *m = &out->step->remodel->model;
+	const struct spelling s = spelling(m);
 	struct cfs_node *list = cfs_node_list(out->doc);
-	bool norm = has(m, "bias"), linear = has(m, "mlp.dense_4h_to_h.bias");
+	bool biased = has(m, "input_layernorm.bias");
 
-	add(out, list, true, "\\d+.input_layernorm.weight");
-	add(out, list, true, "\\d+.post_attention_layernorm.weight");
-	add(out, list, true, "\\d+.weight");
-	add(out, list, norm, "\\d+.bias");
-	add(out, list, has(m, "position_embeddings.weight"),
-	    cfs_ds_is_tied(m) ? "tied_modules.embed.position_embeddings.weight"
-			      : "1.position_embeddings.weight");
-	add(out, list, linear, "\\d+.self_attention.dense.bias");
-	add(out, list, linear, "\\d+.mlp.dense_4h_to_h.bias");
-	add(out, list, norm, "\\d+.input_layernorm.bias");
-	add(out, list, norm, "\\d+.post_attention_layernorm.bias");
+	add(out, list, s.block, "input_layernorm.weight");
+	add(out, list, s.block, "post_attention_layernorm.weight");
+	add(out, list, s.norm, "weight");
+	if (biased)
+		add(out, list, s.norm, "bias");
+	if (has(m, "position_embeddings.weight"))
+		add(out, list, s.embedding, "position_embeddings.weight");
+	if (has(m, "mlp.dense_4h_to_h.bias")) {
+		add(out, list, s.block, "self_attention.dense.bias");
+		add(out, list, s.block, "mlp.dense_4h_to_h.bias");
+	}
+	if (biased) {
+		add(out, list, s.block, "input_layernorm.bias");
+		add(out, list, s.block, "post_attention_layernorm.bias");
+	}
 	return list;
 }
 
 static struct cfs_node *rows(struct cfs_ds_out *out)
 {
+	const struct spelling s = spelling(&out->step->remodel->model);
 	struct cfs_node *list = cfs_node_list(out->doc);
 
-	add(out, list, true, "\\d+.mlp.dense_4h_to_h.weight");
-	add(out, list, true, "\\d+.self_attention.dense.weight");
+	add(out, list, s.block, "mlp.dense_4h_to_h.weight");
+	add(out, list, s.block, "self_attention.dense.weight");
 	return list;
 }
 
@@ -257,10 +287,11 @@ static struct cfs_node *tell(struct cfs_ds_out *out, struct cfs_node *info)
 {
 	const struct cfs_ds_remodel *rm = out->step->remodel;
 	struct cfs_node *told = cfs_node_dict(out->doc);
+	const char *before =
+		cfs_node_get(info, PIPELINE) ? PIPELINE : VOCABULARY;
 	bool had = cfs_node_get(info, REPLICATED) || cfs_node_get(info, ROWS);
 
-	if (had == (rm->tp > 1) ||
-	    !cfs_node_get(info, "vocabulary_parameter_patterns"))
+	if (had == (rm->tp > 1) || !cfs_node_get(info, VOCABULARY))
 		return info;
 	for (uint32_t i = 0; i < cfs_map_node_count(info); i++) {
 		struct cfs_node *key, *value;
@@ -271,8 +302,7 @@ static struct cfs_node *tell(struct cfs_ds_out *out, struct cfs_node *info)
 		if (name && (!strcmp(name, REPLICATED) || !strcmp(name, ROWS)))
 			continue;
 		cfs_node_set(out->doc, told, key, value);
-		if (had || !name ||
-		    strcmp(name, "pipeline_replicated_parameter_patterns") != 0)
+		if (had || !name || strcmp(name, before) != 0)
 			continue;
 		cfs_node_set_str(out->doc, told, REPLICATED, replicated(out));
 		cfs_node_set_str(out->doc, told, ROWS, rows(out));

@@ -182,7 +182,8 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
-	if (c->target->like && w->rule->kind == CFS_RULE_VOCAB)
+	if (c->target->like && (w->rule->kind == CFS_RULE_VOCAB ||
+				w->rule->kind == CFS_RULE_OUTPUT))
 		c->model->facts.rows = cfs_ds_template_rows(
 			c->target->like, c->model->family, &w->name);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
@@ -224,6 +225,7 @@ static int collect(struct collecting *c, uint32_t stage, uint32_t index)
 		return r;
 	m->pipeline |= w->name.form == CFS_DS_FORM_PIPELINE ||
 		       w->name.form == CFS_DS_FORM_TIED;
+	m->prefixed |= w->name.form == CFS_DS_FORM_PREFIXED;
 	m->n++;
 	return 0;
 }

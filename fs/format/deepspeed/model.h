@@ -29,6 +29,7 @@ struct cfs_ds_model {
 	uint32_t n;
 	struct cfs_ds_whole *v;
 	bool pipeline; /* the step's form */
+	bool prefixed; /* and this one: not by layer */
 	bool halves;   /* family->halves() */
 };
 

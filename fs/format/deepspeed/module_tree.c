@@ -5,7 +5,9 @@
 #include "store/util/base.h"
 
 #define DEPTH_MAX 8u
-#define NAME_MAX_ 512u
+/* A hostile file has one dictionary in many places. */
+#define VISITS_MAX (1u << 20)
+#define NAME_MAX_  512u
 
 bool cfs_ds_module_is_tree(const struct cfs_node *module)
 {
@@ -33,7 +35,8 @@ static bool join(const char *prefix, const struct cfs_node *key, char *buf)
 /* ---- to names ---- */
 
 static bool flatten(struct cfs_pickle *doc, const struct cfs_node *tree,
-		    const char *prefix, uint32_t depth, struct cfs_node *out)
+		    const char *prefix, uint32_t depth, uint32_t *visits,
+		    struct cfs_node *out)
 {
 	char name[NAME_MAX_];
 
@@ -43,11 +46,11 @@ static bool flatten(struct cfs_pickle *doc, const struct cfs_node *tree,
 		struct cfs_node *key, *value;
 
 		cfs_map_node_pair(tree, i, &key, &value);
-		if (!join(prefix, key, name))
+		if (!join(prefix, key, name) || ++*visits > VISITS_MAX)
 			return false;
 		if (!cfs_node_is_map(value))
 			cfs_node_set_str(doc, out, name, value);
-		else if (!flatten(doc, value, name, depth + 1, out))
+		else if (!flatten(doc, value, name, depth + 1, visits, out))
 			return false;
 	}
 	return true;
@@ -57,8 +60,9 @@ struct cfs_node *cfs_ds_module_flat(struct cfs_pickle *doc,
 				    const struct cfs_node *tree)
 {
 	struct cfs_node *out = cfs_node_ordereddict(doc);
+	uint32_t visits = 0;
 
-	return out && flatten(doc, tree, "", 0, out) ? out : NULL;
+	return out && flatten(doc, tree, "", 0, &visits, out) ? out : NULL;
 }
 
 struct cfs_node *cfs_ds_module_flat_root(struct cfs_pickle *doc,
@@ -70,7 +74,9 @@ struct cfs_node *cfs_ds_module_flat_root(struct cfs_pickle *doc,
 	if (!cfs_ds_module_is_tree(module))
 		return root;
 	flat = cfs_ds_module_flat(doc, module);
-	copy = flat ? cfs_node_copy(doc, root) : NULL;
+	if (!flat)
+		return cfs_pickle_failed(doc) ? NULL : root;
+	copy = cfs_node_copy(doc, root);
 	if (copy)
 		cfs_node_replace(doc, copy, "module", flat);
 	return copy;

@@ -20,7 +20,8 @@ bool cfs_ds_module_is_tree(const struct cfs_node *module);
  * NULL: no memory, or too deep. */
 struct cfs_node *cfs_ds_module_flat(struct cfs_pickle *doc,
 				    const struct cfs_node *tree);
-/* @root with its module flat: a copy in @doc, or @root itself where it is. */
+/* @root with its module flat: a copy in @doc, or @root itself where it is, or
+ * cannot be made so; NULL: no memory. */
 struct cfs_node *cfs_ds_module_flat_root(struct cfs_pickle *doc,
 					 struct cfs_node *root);
 /* @tree, copied in @doc, with the values of @flat; NULL: no memory. */

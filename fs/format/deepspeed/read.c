@@ -105,14 +105,15 @@ static int parse_head(void *arg, uint32_t i, struct cfs_error *err)
 int cfs_ds_flatten(struct cfs_ds_step *step, uint32_t mp)
 {
 	struct cfs_ds_rank *rank = &step->ranks[mp];
-	struct cfs_node *module = cfs_node_get(rank->model_root, "module");
-
-	if (!cfs_ds_module_is_tree(module))
-		return 0;
-	rank->module_tree = module;
-	rank->model_root =
+	struct cfs_node *root =
 		cfs_ds_module_flat_root(step->scratch, rank->model_root);
-	return rank->model_root ? 0 : -ENOMEM;
+
+	if (!root)
+		return -ENOMEM;
+	if (root != rank->model_root)
+		rank->module_tree = cfs_node_get(rank->model_root, "module");
+	rank->model_root = root;
+	return 0;
 }
 
 /* ---- partitioned optimizers ---- */

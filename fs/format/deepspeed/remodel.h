@@ -75,6 +75,27 @@ uint32_t cfs_ds_stage_of(const struct cfs_ds_remodel *rm, uint32_t layer);
 bool cfs_ds_find_layer(const struct cfs_ds_step *step, uint32_t layer,
 		       uint32_t t, uint32_t *row_out);
 
+/* ---- remodel_ranks.c ---- */
+
+/* The catalogue of new rank @i. */
+CFS_MUST_CHECK int cfs_ds_remodel_rank(struct cfs_ds_remodel *rm, uint32_t i,
+				       struct cfs_catalogue **out);
+
+/* ---- remodel_tensors.c ---- */
+
+/* Source rank @t of the stage that has @w. */
+const struct cfs_catalogue *
+cfs_ds_remodel_catalogue(const struct cfs_ds_remodel *rm,
+			 const struct cfs_ds_whole *w, uint32_t t);
+/* Into how many pieces parameters are cut. */
+uint32_t cfs_ds_remodel_cuts(const struct cfs_ds_remodel *rm);
+/* A catalogue's maker; @arg: struct cfs_ds_made. */
+CFS_MUST_CHECK int cfs_ds_remodel_make(void *arg, uint32_t param, uint32_t role,
+				       uint64_t start, uint64_t count,
+				       struct cfs_map *map);
+
+/* ---- remodel.c ---- */
+
 /* What cfs_ds_step_free() does with such a step. */
 void cfs_ds_remodel_free(struct cfs_ds_step *step);
 

@@ -245,6 +245,8 @@ static int check_template(const struct cfs_ds_step *like,
 			  const struct cfs_options *options,
 			  struct cfs_error *err)
 {
+	const struct cfs_topology *topo = &like->base.topology;
+
 	if (cfs_step_fingerprint(&like->base) != options->like_id)
 		return cfs_fail(err, -EINVAL,
 				"it is no longer as it was when the view was "
@@ -253,6 +255,12 @@ static int check_template(const struct cfs_ds_step *like,
 		return cfs_fail(err, -ENOTSUP,
 				"its optimizer state is elastic, which no "
 				"loader of today fills itself from");
+	if (topo->pipeline && !topo->zero_stage &&
+	    topo->optimizer != CFS_OPT_NONE && like->base.dtype == CFS_BF16)
+		return cfs_fail(err, -ENOTSUP,
+				"DeepSpeed cannot load again what it saves of "
+				"a bf16 pipeline without ZeRO; save it with "
+				"stage 1");
 	return 0;
 }
 

@@ -6,7 +6,8 @@
  *
  *   template        the step in memory: catalogues made of the step's tensors
  *   template_match  parameters of both, by name and shape
- *   template_state  optimizer's counts, loss scale, client state
+ *   template_client client state, loss scale
+ *   template_state  groups: counts of steps, rates
  *   template_write  layer files and buffers
  */
 #ifndef CFS_FORMAT_DEEPSPEED_TEMPLATE_H
@@ -48,17 +49,22 @@ uint32_t cfs_ds_template_role(const struct cfs_ds_remodel *rm,
 			      const struct cfs_ds_whole *whole,
 			      const struct cfs_catalogue *like, uint32_t role);
 
-/* ---- template_state.c ---- */
+/* ---- template_client.c ---- */
 
-/* What no tensor of a parameter is: ranks[], their groups and dictionaries. */
-CFS_MUST_CHECK int cfs_ds_template_state(struct cfs_ds_step *made,
-					 struct cfs_error *err);
 /* The step's rank that @mp of the template takes its client state from. */
 uint32_t cfs_ds_template_rank(const struct cfs_ds_remodel *rm, uint32_t mp);
 /* The template's model states with the client state of the step's: a copy. */
 struct cfs_node *cfs_ds_template_client(struct cfs_pickle *doc,
 					const struct cfs_node *like,
 					const struct cfs_node *run);
+/* The dictionaries of rank @mp of what is made. */
+void cfs_ds_template_model_state(struct cfs_ds_step *made, uint32_t mp);
+
+/* ---- template_state.c ---- */
+
+/* What no tensor of a parameter is: ranks[], their groups and dictionaries. */
+CFS_MUST_CHECK int cfs_ds_template_state(struct cfs_ds_step *made,
+					 struct cfs_error *err);
 /* The template's `step` is a tensor, the step's a number: the tensor. */
 CFS_MUST_CHECK int cfs_ds_template_scalar(struct cfs_ds_out *out,
 					  uint32_t group, const char *name,

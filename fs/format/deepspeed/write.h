@@ -152,7 +152,7 @@ CFS_MUST_CHECK int cfs_ds_flat_fill(const struct cfs_ds_flat *flat,
 CFS_MUST_CHECK int cfs_ds_write_possible(const struct cfs_ds_step *step,
 					 const struct cfs_topology *topo,
 					 bool elastic, struct cfs_error *err);
-/* write_model.c: the part of it that is about `module`. */
+/* write_module.c: the part of it that is about `module`. */
 CFS_MUST_CHECK int cfs_ds_model_possible(const struct cfs_ds_step *step,
 					 uint32_t mp,
 					 const struct cfs_topology *topo,

@@ -55,8 +55,9 @@ static int open_layer(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 	*l = (struct layer){.prefix = ""};
 	if (!out->step->remodel->model.pipeline) {
 		l->map = cfs_node_get(from->ranks[t].model_root, "module");
-		(void)snprintf(l->text, sizeof(l->text), "sequential.%u.",
-			       number);
+		if (!out->step->remodel->model.prefixed)
+			(void)snprintf(l->text, sizeof(l->text),
+				       "sequential.%u.", number);
 		l->prefix = l->text;
 		return cfs_node_is_map(l->map) ? 0 : -EBADMSG;
 	}
@@ -106,9 +107,9 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 	const struct buffers *b = arg;
 	struct cfs_torch_tensor tensor;
 	struct cfs_node *node;
-	struct cfs_file *file;
+	struct cfs_file *file = NULL;
 	struct layer l;
-	uint64_t off, size;
+	uint64_t off = 0, size;
 	int r = open_layer(b->out, b->layer, t, &l);
 
 	if (!r)
@@ -124,7 +125,7 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 	if (!r)
 		r = cfs_torch_storage_extent(tensor.storage, file, &off,
 					     b->out->err);
-	if (r < 0)
+	if (r)
 		return r;
 	size = cfs_dtype_size(tensor.dtype);
 	return cfs_map_add_range(map, cfs_torchfile_index(tensor.storage->file),
@@ -138,7 +139,9 @@ int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 {
 	const struct cfs_ds_model *m = &out->step->remodel->model;
 	const struct cfs_rule *rule =
-		m->family ? cfs_rules_find(m->family->rules, name) : NULL;
+		m->family ? cfs_rules_find(m->family->rules,
+					   cfs_ds_layer_parse(name).name)
+			  : NULL;
 	_cleanup_(cfs_map_unrefp) struct cfs_map *map = cfs_ds_out_map(out);
 	struct buffers b = {out, layer, name};
 	const struct cfs_tp_source source = {
@@ -203,6 +206,8 @@ static bool find_param(const struct cfs_ds_out *out, uint32_t number,
 				      .name = name};
 	char full[512];
 
+	if (out->step->remodel->model.prefixed)
+		return !cfs_catalogue_find(out->cat, name, param_out);
 	if (!cfs_ds_layer_format(&n, full, sizeof(full)) &&
 	    !cfs_catalogue_find(out->cat, full, param_out))
 		return true;
@@ -251,9 +256,11 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 	for (uint32_t i = 0; !r && i < cfs_catalogue_params(out->cat); i++) {
 		struct cfs_ds_layer_name n = cfs_ds_layer_parse(
 			cfs_catalogue_param(out->cat, i)->name);
-		struct cfs_node *node;
+		struct cfs_node *node = NULL;
 		char full[512];
 
+		if (n.form == CFS_DS_FORM_PREFIXED)
+			n.name = n.key; /* the whole */
 		if (n.form == CFS_DS_FORM_TIED)
 			n.layer = family ? family->embedding : 0;
 		if (n.layer != number)
@@ -317,10 +324,11 @@ int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 	int r = map ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; !r && i < layers->n; i++) {
-		char prefix[32];
+		char prefix[32] = "";
 
-		(void)snprintf(prefix, sizeof(prefix), "sequential.%u.",
-			       layers->v[i]);
+		if (!out->step->remodel->model.prefixed)
+			(void)snprintf(prefix, sizeof(prefix), "sequential.%u.",
+				       layers->v[i]);
 		r = cfs_ds_write_layer(out, layers->v[i], prefix, map);
 	}
 	if (!r)
