@@ -64,6 +64,10 @@ ROWS = (
     ("llama-bf16-deeper_tp1-pp2-dp2", "tp1-pp4-dp1", "by", "deepspeed"),
     ("llama-bf16_tp1-pp4-dp2", "tp1-pp2-dp2", "by", "deeperspeed"),
 )
+# Views are in the form that DeepSpeed writes since 0.3.17, and DeeperSpeed 0.3.15
+# does not read: GPT-NeoX 2.0 does, but for a single stage, which it has in
+# sequence, and buckets of 1000 elements, with which its training fails.
+LOADERS = {"neox1": "neox2"}
 # Loaded as universal checkpoints: what the view is called says what job loads.
 UNIVERSAL = (
     ("llama-bf16_tp1-pp2-dp1-bf16opt", "tp1-pp4-dp1", "universal-pp4"),
@@ -125,10 +129,13 @@ def loads(args, known):
     out = rows + universal
     able = [(a, b) for a, b in neox_pairs.all_pairs(known)
             if not neox_pairs.why_not(known[a], known[b])
-            and "losses" in known[b]["resumed"]]
+            and "losses" in known[b]["resumed"]
+            and not (known[b]["writer"] == "neox1"
+                     and (known[b]["pp"] == 1 or b.endswith("-b1000")))]
     if not args.only:
         able = neox_pairs.covering(known, able)
-    out += [Load(a, b, known[a]["writer"]) for a, b in able]
+    out += [Load(a, b, LOADERS.get(known[a]["writer"], known[a]["writer"]))
+            for a, b in able]
     if args.only:
         src, tgt = args.only
         out = [x for x in out if src in x.source and tgt in x.target]
@@ -156,8 +163,9 @@ class Place:
 
         How the optimizer counted is the writer's own: what another one is to
         load is compared with the plain load of the source, where it was."""
-        foreign = self.known[x.source]["writer"] != self.writer
-        target = x.source if foreign and not x.universal else x.target
+        writer = self.known[x.source]["writer"]
+        like = writer not in (self.writer, "neox1") and not x.universal
+        target = x.source if like else x.target
         if target not in self.native:
             case = neox_cases.parse(target)
             path = os.path.join(self.runs, target)
@@ -209,6 +217,7 @@ class Place:
 def one_writer(args, todo, known):
     import neox_cpu
     neox_cpu.import_neox(*make_neox.sources(args, args.writer))
+    from oracle.framework import RankError
     top = tempfile.mkdtemp(prefix="ckptfs-neox-load-")
     bad = 0
     try:
@@ -216,7 +225,10 @@ def one_writer(args, todo, known):
         place.unpack({name for x in todo for name in (x.source, x.target)})
         with product.mounted(place.runs, place.mnt):
             for x in todo:
-                ok, said = place.check(x)
+                try:
+                    ok, said = place.check(x)
+                except RankError as err:
+                    ok, said = False, str(err).strip().splitlines()[-1]
                 bad += not ok
                 print("ok     " if ok else "FAILED ", x.source, "as",
                       *([f"@{x.universal} by"] if x.universal else []),
