@@ -16,11 +16,9 @@
 #include <string.h>
 
 #include "fs/format/format.h"
-#include "fs/format/options.h"
 #include "fs/view/internal.h"
+#include "fs/view/plan_make.h"
 #include "store/util/error.h"
-#include "store/util/hash.h"
-#include "store/util/log.h"
 
 enum {
 	STEPS_MAX = 16,
@@ -31,10 +29,7 @@ enum {
 struct planned {
 	struct planned *next; /* newest first */
 	char view[CFS_VIEW_NAME_MAX];
-	struct cfs_tree *tree; /* NULL: as saved, or refused */
-	bool like;	       /* of a template */
-	int r;
-	struct cfs_error why;
+	struct cfs_plan_made made;
 };
 
 struct entry {
@@ -72,7 +67,7 @@ static void free_planned(struct planned *p)
 
 	for (; p; p = next) {
 		next = p->next;
-		cfs_tree_unref(p->tree);
+		cfs_tree_unref(p->made.tree);
 		free(p);
 	}
 }
@@ -230,36 +225,6 @@ static void add_planned(struct entry *e, struct planned *made)
 
 /* ---- reading a step; without the lock, the entry is busy ---- */
 
-struct names {
-	const struct cfs_format *format;
-	uint64_t hash;
-};
-
-static int add_name(void *arg, const char *name, const struct stat *st)
-{
-	struct names *names = arg;
-
-	(void)st;
-	if (names->format->owns(name) ||
-	    (names->format->looks_for && names->format->looks_for(name)))
-		names->hash += cfs_hash64(name, strlen(name), 1);
-	return 0;
-}
-
-/* A sum over names, so that their order does not matter. */
-static int hash_names(struct cfs_plans *plans, const char *path,
-		      const struct cfs_format *format, uint64_t *out)
-{
-	struct names names = {format, 0};
-	int r;
-
-	r = plans->source->ops->readdir(plans->source, path, add_name, &names);
-	if (r < 0)
-		return r;
-	*out = names.hash;
-	return 0;
-}
-
 /* Is what was read still there, and nothing besides? */
 static bool still_holds(struct cfs_plans *plans, const struct entry *e,
 			bool dir_changed)
@@ -270,33 +235,9 @@ static bool still_holds(struct cfs_plans *plans, const struct entry *e,
 		return false;
 	if (!dir_changed)
 		return true;
-	return !hash_names(plans, e->path, e->step->format, &names) &&
+	return !cfs_plan_names(plans->source, e->path, e->step->format,
+			       &names) &&
 	       names == e->names;
-}
-
-struct loaded {
-	struct cfs_step *step;
-	uint64_t names;
-	int r;
-	struct cfs_error why;
-};
-
-static void load(struct cfs_plans *plans, const char *path, struct loaded *out)
-{
-	const struct cfs_format *format;
-
-	*out = (struct loaded){.r = 0};
-	out->r = cfs_format_probe(plans->source, path, &format);
-	/* One that may not be listed is shown as it is: as unreadable. */
-	if (out->r == -ENOENT || out->r == -ENOTDIR || out->r == -EACCES)
-		out->r = 1;
-	if (out->r)
-		return;
-	out->r = hash_names(plans, path, format, &out->names);
-	if (out->r < 0)
-		return;
-	out->r = format->read(plans->source, plans->views->pool, path,
-			      &out->step, &out->why);
 }
 
 /* Trees that another step is part of, which is no longer what it was. */
@@ -305,8 +246,8 @@ static struct planned *take_stale(struct entry *e)
 	struct planned **p = &e->planned, *stale = NULL, *one;
 
 	while ((one = *p)) {
-		if (!one->tree || !one->tree->step->also ||
-		    !cfs_step_check(one->tree->step->also, NULL)) {
+		if (!one->made.tree || !one->made.tree->step->also ||
+		    !cfs_step_check(one->made.tree->step->also, NULL)) {
 			p = &one->next;
 			continue;
 		}
@@ -323,7 +264,7 @@ static void refresh(struct cfs_plans *plans, struct entry *e,
 {
 	bool changed = !same_dir(e, dir), keep = false;
 	int64_t now = cfs_is_young(dir) ? 0 : cfs_now_ns(); /* before looking */
-	struct loaded loaded = {.r = 0};
+	struct cfs_plan_read loaded = {.r = 0};
 	struct planned *old = NULL;
 	struct cfs_step *old_step = NULL;
 
@@ -332,7 +273,7 @@ static void refresh(struct cfs_plans *plans, struct entry *e,
 	if (e->step)
 		keep = still_holds(plans, e, changed);
 	if (!keep)
-		load(plans, e->path, &loaded);
+		cfs_plan_read_step(plans->views, e->path, &loaded);
 	else
 		old = take_stale(e);
 	pthread_mutex_lock(&plans->lock);
@@ -357,64 +298,6 @@ static void refresh(struct cfs_plans *plans, struct entry *e,
 
 /* ---- planning; without the lock, the entry is busy ---- */
 
-/* A template's files, filled: 1, or 0 where none is asked for. */
-static int fill_template(struct cfs_plans *plans, struct cfs_step *step,
-			 const struct cfs_request *request, struct planned *out)
-{
-	struct cfs_error *err = &out->why;
-	_cleanup_(cfs_options_fini) struct cfs_options options = {.old = -1};
-	const struct cfs_views *views = plans->views;
-	_cleanup_(cfs_freep) char *path = NULL;
-	int r;
-
-	r = request->options
-		    ? cfs_options_parse(request->options, &options, err)
-		    : 0;
-	if (r < 0 || !options.like)
-		return r;
-	out->like = true;
-	r = cfs_outside_path(options.like, views->source_path, views->real_path,
-			     &path);
-	if (r < 0)
-		return r;
-	if (!step->format->fill)
-		return cfs_fail(err, -ENOTSUP,
-				"%s checkpoints fill no templates",
-				step->format->name);
-	r = step->format->fill(step, views->outside, views->pool, path, request,
-			       &out->tree, err);
-	if (r < 0)
-		return r;
-	if (out->tree->step->note)
-		cfs_log(CFS_LOG_WARN, "%s with the template %s: %s", step->path,
-			options.like, out->tree->step->note);
-	return 1;
-}
-
-static int make_tree(struct cfs_plans *plans, struct cfs_step *step,
-		     const struct cfs_request *request, struct planned *out)
-{
-	struct cfs_error *err = &out->why;
-	struct cfs_resolved target;
-	int r = fill_template(plans, step, request, out);
-
-	if (r > 0)
-		out->tree->crc_full = plans->views->crc_full;
-	if (r)
-		return CFS_MIN(r, 0);
-	r = step->format->resolve(step, request, &target, err);
-	if (r < 0)
-		return r;
-	if (!target.options &&
-	    cfs_topology_equal(&target.topology, &step->topology))
-		return 0; /* shown as it is */
-	r = step->format->write(step, &target, &out->tree, err);
-	if (r < 0)
-		return r;
-	out->tree->crc_full = plans->views->crc_full;
-	return 0;
-}
-
 static int plan(struct cfs_plans *plans, struct entry *e,
 		const struct cfs_request *request, const char *view,
 		struct cfs_plan *out, struct cfs_error *err)
@@ -427,19 +310,19 @@ static int plan(struct cfs_plans *plans, struct entry *e,
 	memcpy(made->view, view, sizeof(made->view));
 	e->busy = true;
 	pthread_mutex_unlock(&plans->lock);
-	made->r = make_tree(plans, e->step, request, made);
+	cfs_plan_make_tree(plans->views, e->step, request, &made->made);
 	pthread_mutex_lock(&plans->lock);
 	e->busy = false;
 	pthread_cond_broadcast(&plans->idle);
-	r = made->r;
+	r = made->made.r;
 	if (r < 0 && err)
-		*err = made->why;
+		*err = made->made.why;
 	if (!r) {
 		out->step = cfs_step_ref(e->step);
-		out->tree = made->tree ? cfs_tree_ref(made->tree) : NULL;
+		out->tree = cfs_plan_tree(&made->made);
 	}
 	/* a template may be mended without the step changing */
-	if (is_lasting(r) && (!r || !made->like))
+	if (is_lasting(r) && (!r || !made->made.like))
 		add_planned(e, made);
 	else
 		free_planned(made);
@@ -471,13 +354,13 @@ static int answer(struct cfs_plans *plans, struct entry *e,
 	known = find_planned(e, view);
 	if (!known)
 		return plan(plans, e, request, view, out, err);
-	if (known->r < 0) {
+	if (known->made.r < 0) {
 		if (err)
-			*err = known->why;
-		return known->r;
+			*err = known->made.why;
+		return known->made.r;
 	}
 	out->step = cfs_step_ref(e->step);
-	out->tree = known->tree ? cfs_tree_ref(known->tree) : NULL;
+	out->tree = cfs_plan_tree(&known->made);
 	return 0;
 }
 
