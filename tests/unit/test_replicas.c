@@ -89,7 +89,8 @@ static int check(uint32_t numel, enum cfs_tp_kind kind, const uint32_t *changed,
 		ck_assert_str_eq(err.text,
 				 "parameter norm.weight: tensor-parallel ranks "
 				 "0 and 1 have it whole, and their exp_avg "
-				 "differ");
+				 "differ: say how to make one of them (view "
+				 "add --rules)");
 	close_two(&two);
 	return r;
 }

@@ -80,7 +80,11 @@ CFS_MUST_CHECK int cfs_ds_write_step(struct cfs_step *step,
 				     struct cfs_tree **tree_out,
 				     struct cfs_error *err);
 
-/* ---- plan.c, write.c ---- */
+/* ---- write_file.c ---- */
+
+extern const struct cfs_tree_ops cfs_ds_tree_ops;
+
+/* ---- universal: plan.c, write.c ---- */
 
 CFS_MUST_CHECK int cfs_uc_plan(struct cfs_step *step,
 			       const struct cfs_resolved *target,
