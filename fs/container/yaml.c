@@ -15,6 +15,8 @@
 
 #include "store/util/error.h"
 
+#define KEYS_MAX 2048 /* looked for one by one */
+
 struct converting {
 	yaml_document_t *doc;
 	uint32_t nodes;
@@ -138,6 +140,12 @@ static int fill(struct converting *c, const yaml_node_t *node, uint32_t depth,
 {
 	int r = 0;
 
+	if (node->type == YAML_MAPPING_NODE &&
+	    node->data.mapping.pairs.top - node->data.mapping.pairs.start >
+		    KEYS_MAX)
+		return cfs_fail(c->err, -E2BIG,
+				"line %lu: a mapping of more than %d keys",
+				line_of(node), KEYS_MAX);
 	if (node->type == YAML_MAPPING_NODE)
 		for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
 		     !r && p < node->data.mapping.pairs.top; p++)

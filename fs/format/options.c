@@ -12,6 +12,7 @@
 #include "store/util/error.h"
 
 #define STAGES_MAX 65536
+#define METHOD_MAX 256u /* bytes of an expression */
 
 /* ---- stages ---- */
 
@@ -60,14 +61,14 @@ int cfs_options_check_method(const char *method, struct cfs_error *err)
 				"partition method '%.80s': parameters, uniform "
 				"or type:REGEX",
 				method);
-	/* what Python and POSIX read alike */
-	if (!*re || re[strspn(re, known)] ||
+	/* what Python and POSIX read alike; compiling recurses */
+	if (!*re || strlen(re) > METHOD_MAX || re[strspn(re, known)] ||
 	    regcomp(&compiled, re, REG_EXTENDED | REG_ICASE | REG_NOSUB))
 		return cfs_fail(err, -EINVAL,
 				"partition method '%.80s': of a regular "
-				"expression, letters, digits and _|.^$()*+? "
-				"are understood",
-				method);
+				"expression, at most %u letters, digits and "
+				"_|.^$()*+? are understood",
+				method, METHOD_MAX);
 	regfree(&compiled);
 	return 0;
 }

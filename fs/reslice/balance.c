@@ -90,6 +90,8 @@ static int cut_old(const uint64_t *weights, uint32_t n, uint32_t stages,
 	while (high > low + NEAR) {
 		double mid = low + (high - low) / 2;
 
+		if (mid + NEAR <= mid) /* numbers so large that it goes on */
+			return -EINVAL;
 		if (cut(sums, n, stages, mid, bounds))
 			high = mid;
 		else

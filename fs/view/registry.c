@@ -189,13 +189,15 @@ static int write_all(int fd, const char *data, size_t len)
 
 static int save(int dir, const char *run_path, const cJSON *doc)
 {
-	_cleanup_(cfs_freep) char *text = cJSON_Print(doc);
+	_cleanup_(cfs_freep) char *text = cJSON_PrintUnformatted(doc);
 	_cleanup_(cfs_closep) int fd = -1;
 	char name[48], temp[64];
 	int r;
 
 	if (!text)
 		return -ENOMEM;
+	if (strlen(text) > FILE_MAX) /* load() would refuse it */
+		return -EFBIG;
 	run_file_name(run_path, name);
 	snprintf(temp, sizeof(temp), "%s.new", name);
 	fd = openat(dir, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -345,6 +347,11 @@ int cfs_registry_add(const char *run_path,
 	if (!cJSON_AddItemToObject(views, entry->name, entry_to_json(entry)))
 		return cfs_fail(err, -ENOMEM, "out of memory");
 	r = save(dir, run_path, doc);
+	if (r == -EFBIG)
+		return cfs_fail(err, r,
+				"the run's views with all their rules would "
+				"take more than %u KiB; remove some (view rm)",
+				FILE_MAX >> 10);
 	return r < 0 ? cfs_registry_fail(err, r) : 0;
 }
 

@@ -42,6 +42,20 @@ START_TEST(all_of_it)
 }
 END_TEST
 
+/* Compiling an expression recurses. */
+static void deep(size_t n)
+{
+	struct cfs_error err = {""};
+	char *text = malloc(n + 8);
+
+	memcpy(text, "type:", 5);
+	memset(text + 5, '(', n);
+	text[5 + n] = '\0';
+	ck_assert_int_eq(cfs_options_check_method(text, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "at most"));
+	free(text);
+}
+
 START_TEST(stages)
 {
 	struct cfs_options o;
@@ -67,6 +81,7 @@ START_TEST(stages)
 	refuse("{\"partition_method\":\"type:\"}", "regular expression");
 	refuse("{\"partition_method\":\"type:(\"}", "regular expression");
 	refuse("{\"partition_method\":\"type:\\\\w\"}", "regular expression");
+	deep(200000);
 	refuse("{\"partition_generation\":\"0.12\"}", "old or new");
 	refuse("{\"turbo\":1}", "'turbo'");
 	refuse("{\"partition_method\":\"uniform\",\"partition_method\":"

@@ -111,7 +111,10 @@ END_TEST
 
 START_TEST(what_is_not_understood)
 {
-	static const char *const bad[] = {"(?:a|b)", "a\\b", "a(", "a\\"};
+	static const char *const bad[] = {
+		"(?:a|b)",     "a\\b",	      "a(",
+		"a\\",	       "[\\w.]+norm", "((a{1,2000}){1,2000}){1,2000}",
+		"[[:alpha:]]", "[a"};
 
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(bad); i++) {
 		struct lists l;
@@ -157,6 +160,25 @@ START_TEST(two_lists_name_it)
 }
 END_TEST
 
+/* From the beginning of a name, whichever of several it is. */
+START_TEST(alternatives)
+{
+	_cleanup_(cfs_ds_patterns_freep) struct cfs_ds_patterns *p = NULL;
+	struct lists l;
+
+	lists_open(&l);
+	add(&l, ROW, "zz\\.weight|up\\.weight");
+	add(&l, REPLICATED, "[^a-c.]+\\.norm|[]x]-y");
+	ck_assert_int_eq(cfs_ds_patterns_new(l.root, &p, NULL), 0);
+	ck_assert_int_eq(kind(p, "up.weight"), CFS_RULE_COLUMNS);
+	ck_assert_int_eq(kind(p, "a.up.weight"), -1);
+	ck_assert_int_eq(kind(p, "d.norm"), CFS_RULE_SAME);
+	ck_assert_int_eq(kind(p, "a.norm"), -1);
+	ck_assert_int_eq(kind(p, "]-y"), CFS_RULE_SAME);
+	cfs_pickle_free(l.doc);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("patterns");
@@ -165,6 +187,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, each_list);
 	tcase_add_test(tc, nothing_told);
 	tcase_add_test(tc, what_is_not_understood);
+	tcase_add_test(tc, alternatives);
 	tcase_add_test(tc, other_geometry);
 	tcase_add_test(tc, two_lists_name_it);
 	suite_add_tcase(s, tc);

@@ -110,6 +110,38 @@ START_TEST(test_options)
 }
 END_TEST
 
+/* What would no longer be read is not written. */
+START_TEST(test_full)
+{
+	struct cfs_error err = {.text = ""};
+	char *text = malloc(100000);
+	int r = 0, n;
+	size_t len = (size_t)sprintf(text, "{\"rules\":[");
+
+	for (n = 0; n < 700; n++)
+		len += (size_t)sprintf(text + len,
+				       "%s{\"name\":\"mlp.%040d\","
+				       "\"kind\":\"rows\"}",
+				       n ? "," : "", n);
+	(void)sprintf(text + len, "]}");
+	for (n = 0; !r && n < 40; n++) {
+		char name[8];
+		struct cfs_registry_entry e;
+
+		(void)snprintf(name, sizeof(name), "v%d", n);
+		e = (struct cfs_registry_entry){strdup(name), strdup("pp2"),
+						strdup(text)};
+		r = cfs_registry_add("/full", &e, &err);
+		cfs_registry_entry_fini(&e);
+	}
+	ck_assert_int_eq(r, -EFBIG);
+	ck_assert_int_gt(n, 10);
+	expect("/full", "v0", "pp2");
+	ck_assert_int_eq(cfs_registry_remove("/full", "v1", NULL), 0);
+	free(text);
+}
+END_TEST
+
 static int count(void *arg, const struct cfs_registry_entry *entry)
 {
 	ck_assert_ptr_nonnull(entry->name);
@@ -191,6 +223,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_add_find_remove);
 	tcase_add_test(t, test_refused);
 	tcase_add_test(t, test_options);
+	tcase_add_test(t, test_full);
 	tcase_add_test(t, test_list);
 	tcase_add_test(t, test_damaged);
 	tcase_add_test(t, test_concurrent);

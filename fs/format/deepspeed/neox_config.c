@@ -16,8 +16,9 @@
 #include "store/util/hash.h"
 #include "store/util/path.h"
 
-#define CONFIG_MAX ((size_t)1 << 20)
+#define CONFIG_MAX ((size_t)256 << 10)
 #define FILES_MAX  64u
+#define KEYS_MAX   4096u
 
 static void json_deletep(cJSON **json)
 {
@@ -28,6 +29,7 @@ struct reading {
 	struct cfs_ds_step *step;
 	char dir[4096];
 	cJSON *merged;
+	uint32_t n_keys;
 	bool unknown; /* something cannot be read, or contradicts */
 };
 
@@ -53,6 +55,10 @@ static int merge(struct reading *rd, cJSON *config)
 		if (known) {
 			rd->unknown |= !cJSON_Compare(known, item, true);
 			continue;
+		}
+		if (++rd->n_keys > KEYS_MAX) {
+			rd->unknown = true;
+			return 0;
 		}
 		(void)cJSON_DetachItemViaPointer(config, item);
 		if (!cJSON_AddItemToObject(rd->merged, item->string, item)) {

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <regex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,38 +46,64 @@ static const char *const others[] = {
 
 /* ---- expressions ---- */
 
-/* Into @buf; -ENOTSUP: it has what POSIX does not. */
+/* "[...]" from @s on, into @buf; its end, or NULL: POSIX reads it otherwise. */
+static const char *bracket(const char *s, char *buf, size_t size, size_t *n)
+{
+	const char *at = s + 1;
+
+	at += *at == '^';
+	at += *at == ']';
+	at += strcspn(at, "]\\[");
+	if (*at != ']' || *n + (size_t)(at - s) + 2 > size)
+		return NULL;
+	memcpy(buf + *n, s, (size_t)(at - s) + 1);
+	*n += (size_t)(at - s) + 1;
+	return at;
+}
+
+/* What stands for an escaped character, or NULL: it is not known. */
+static const char *escaped(char c, char one[3])
+{
+	if (c == 'd')
+		return "[0-9]";
+	if (c == 'w')
+		return "[A-Za-z0-9_]";
+	if (!c || !strchr(".\\|^$()*+?[]{}-", c))
+		return NULL;
+	snprintf(one, 3, c == '-' ? "-" : "\\%c", c);
+	return one;
+}
+
+/* Into @buf; -ENOTSUP: POSIX lacks it, or reads it otherwise.  Counts ("{2}")
+ * are not used by anyone and can take all memory there is. */
 static int translate(const char *s, char *buf, size_t size)
 {
 	size_t n = 0;
 
-	buf[n++] = '^';
+	memcpy(buf, "^(", 2);
+	n = 2;
 	for (; *s; s++) {
-		const char *put = NULL;
+		char one[3] = {*s};
+		const char *put = one;
 
 		if (n + 16 > size)
 			return -ENAMETOOLONG;
-		if (s[0] == '(' && s[1] == '?')
+		if (*s == '{' || (s[0] == '(' && s[1] == '?'))
 			return -ENOTSUP;
-		if (s[0] == '\\') {
-			s++;
-			if (*s == 'd')
-				put = "[0-9]";
-			else if (*s == 'w')
-				put = "[A-Za-z0-9_]";
-			else if (!strchr(".\\|^$()*+?[]{}-", *s) || !*s)
+		if (*s == '[') {
+			s = bracket(s, buf, size - 16, &n);
+			if (!s)
 				return -ENOTSUP;
-			else
-				buf[n++] = '\\';
+			continue;
 		}
-		if (put) {
-			memcpy(buf + n, put, strlen(put));
-			n += strlen(put);
-		} else {
-			buf[n++] = *s;
-		}
+		if (*s == '\\')
+			put = escaped(*++s, one);
+		if (!put)
+			return -ENOTSUP;
+		memcpy(buf + n, put, strlen(put));
+		n += strlen(put);
 	}
-	buf[n] = '\0';
+	memcpy(buf + n, ")", 2);
 	return 0;
 }
 

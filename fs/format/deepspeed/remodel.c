@@ -10,6 +10,8 @@
 #include "fs/format/deepspeed/stages.h"
 #include "store/util/error.h"
 
+#define LAYERS_MAX 4096u
+
 /* ---- layers and stages ---- */
 
 /* Only what is by layer can be put in other stages. */
@@ -20,6 +22,10 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 						from->pp == rm->pp)
 			   : !from->pipeline;
 
+	if (rm->model.n_layers > LAYERS_MAX)
+		return cfs_fail(err, -ENOTSUP,
+				"the model has %u layers, more than %u",
+				rm->model.n_layers, LAYERS_MAX);
 	for (uint32_t i = 0; i < rm->model.n; i++) {
 		const struct cfs_ds_whole *w = &rm->model.v[i];
 
@@ -28,6 +34,14 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 					"parameter %s: its name does not say "
 					"of which layer it is",
 					w->name.name);
+		if ((!same || rm->pp > 1) && rm->model.n_layers &&
+		    w->name.form != CFS_DS_FORM_PREFIXED &&
+		    w->name.layer >= rm->model.n_layers)
+			return cfs_fail(err, -ENOTSUP,
+					"parameter %s of layer %u: the model "
+					"has %u layers that are known",
+					w->name.name, w->name.layer,
+					rm->model.n_layers);
 		if (!(same && from->pp == CFS_MAX(rm->pp, 1u)) &&
 		    w->rule->by_stage)
 			return cfs_fail(err, -ENOTSUP, "%s: %s", w->name.name,
@@ -40,7 +54,7 @@ static int check_forms(const struct cfs_ds_remodel *rm, struct cfs_error *err)
 				"no view of it can be made (pp0), or of it as "
 				"a pipeline",
 				rm->model.family->name);
-	if (!same && !rm->model.n_layers)
+	if ((!same || rm->pp > 1) && !rm->model.n_layers)
 		return cfs_fail(err, -ENOTSUP,
 				"the model is of no family whose layers are "
 				"known");

@@ -113,6 +113,9 @@ static int add_params(struct cfs_uc_reading *rd, struct cfs_error *err)
 	uint32_t n = cfs_seq_node_count(shapes_of(rd, 0));
 	int r = 0;
 
+	/* a stage may lack the last groups */
+	for (uint32_t m = 1; n && m < rd->n_models; m++)
+		n = CFS_MAX(n, cfs_seq_node_count(shapes_of(rd, m)));
 	if (!n)
 		return cfs_fail(err, -ENOTSUP,
 				"%s has no param_shapes, which tell groups and "
