@@ -110,6 +110,7 @@ static const char *merge(struct cfs_request *request,
 	r->vocabulary = CFS_MAX(r->vocabulary, more->vocabulary);
 	r->qkv_in_parts = CFS_MAX(r->qkv_in_parts, more->qkv_in_parts);
 	r->bias_sum = CFS_MAX(r->bias_sum, more->bias_sum);
+	r->universal = CFS_MAX(r->universal, more->universal);
 	return NULL;
 }
 

@@ -133,7 +133,9 @@ def keeps_batch(place, source, name, top):
     for steps, status in ((keeps, 0), (2 * keeps, 1)):
         with open(config, "w") as f:
             json.dump({"train_micro_batch_size_per_gpu": 4,
-                       "gradient_accumulation_steps": steps}, f)
+                       "gradient_accumulation_steps": steps,
+                       "zero_optimization": {"stage": 1},
+                       "bf16": {"enabled": True}}, f)
         text = product("check", step, "--against", config, status=status)
         if (f"{keeps} keeps it" in text) != (status == 1):
             bad.append(f"accumulation {steps}: {text}")
