@@ -41,32 +41,19 @@ static int add_windows(const struct cfs_catalogue *cat, uint32_t index,
 					map);
 }
 
-static int open_role(const struct cfs_ds_step *step, struct place p,
-		     uint32_t role, struct cfs_reader **out,
-		     struct cfs_error *err)
-{
-	_cleanup_(cfs_map_unrefp) struct cfs_map *map =
-		cfs_map_new(step->base.files);
-	int r = map ? add_windows(step->base.ranks[p.rank].catalogue, p.index,
-				  role, map)
-		    : -ENOMEM;
-
-	if (r < 0)
-		return r;
-	cfs_map_seal(map);
-	return cfs_reader_open(map, step->base.pool, NULL, out, err);
-}
-
-static int same_role(const struct cfs_ds_step *step, struct place a,
-		     struct place b, uint32_t role, bool *same_out,
-		     struct cfs_error *err)
+int cfs_ds_same_bytes(const struct cfs_ds_step *step, struct cfs_map *a,
+		      struct cfs_map *b, bool *same_out, struct cfs_error *err)
 {
 	_cleanup_(cfs_reader_closep) struct cfs_reader *x = NULL, *y = NULL;
 	_cleanup_(cfs_freep) uint8_t *both = malloc(2 * PIECE);
-	int r = both ? open_role(step, a, role, &x, err) : -ENOMEM;
+	int r = -ENOMEM;
 
+	cfs_map_seal(a);
+	cfs_map_seal(b);
+	if (both)
+		r = cfs_reader_open(a, step->base.pool, NULL, &x, err);
 	if (!r)
-		r = open_role(step, b, role, &y, err);
+		r = cfs_reader_open(b, step->base.pool, NULL, &y, err);
 	*same_out = !r;
 	for (uint64_t at = 0; !r && *same_out; at += PIECE) {
 		ssize_t n = cfs_reader_pread(x, both, PIECE, at);
@@ -81,6 +68,24 @@ static int same_role(const struct cfs_ds_step *step, struct place a,
 			break;
 	}
 	return r;
+}
+
+static int same_role(const struct cfs_ds_step *step, struct place a,
+		     struct place b, uint32_t role, bool *same_out,
+		     struct cfs_error *err)
+{
+	_cleanup_(cfs_map_unrefp) struct cfs_map *x =
+		cfs_map_new(step->base.files);
+	_cleanup_(cfs_map_unrefp) struct cfs_map *y =
+		cfs_map_new(step->base.files);
+	int r = x && y ? add_windows(step->base.ranks[a.rank].catalogue,
+				     a.index, role, x)
+		       : -ENOMEM;
+
+	if (!r)
+		r = add_windows(step->base.ranks[b.rank].catalogue, b.index,
+				role, y);
+	return r ? r : cfs_ds_same_bytes(step, x, y, same_out, err);
 }
 
 /* Roles [@first, …) of both; the first that differs in *@role_out. */
