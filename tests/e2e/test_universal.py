@@ -82,6 +82,21 @@ def common_only(want, got):
     return {k: want[k] for k in keys} | want, {k: got[k] for k in keys}
 
 
+def take_uncut(want, got):
+    """A parameter that no rule names.  The converter says cat_dim 0 of it, which
+    one rank loads as well, but by which two would cut rows that may be both's;
+    the view says that it is one piece.  What is wrong with that, or None."""
+    if want.pop("cat_dim", None) != 0:
+        return "the converter knows a rule"
+    shares = got.pop("sub_param_shape", None)
+    if shares is None:
+        return "not one piece"
+    if (shares.partition_dim, shares.shape) != (
+            0, ((1,), want["param"].numel())):
+        return f"one piece as {shares.partition_dim}, {shares.shape}"
+    return None
+
+
 def compare_zero(want_dir, got_dir, bare):
     """Lines that say what differs below zero/."""
     diff = compare.Diff(True, ADDED)
@@ -103,6 +118,10 @@ def compare_zero(want_dir, got_dir, bare):
             a, b = common_only(a, b)
         elif bare:
             b = b["param"].reshape(-1)
+        elif isinstance(a, dict) and "cat_dim" in a:
+            wrong = take_uncut(a, b)
+            if wrong:
+                diff.lines.append(f"{name}: {wrong}")
         diff.tree(f"{name[:-3]}:", a, b)
     return diff.lines
 

@@ -8,8 +8,9 @@
 #include "store/util/error.h"
 #include "tests/unit/map_bed.h"
 
-#define LARGE (1u << 20) /* elements of fp32: compared in windows */
-#define NORM  2048u
+#define LARGE	  (5u << 20) /* elements of fp32: compared in windows */
+#define NORM	  2048u
+#define POSITIONS (4u << 20) /* still compared whole */
 
 /* Two tensor-parallel ranks, a file each. */
 struct two {
@@ -110,6 +111,14 @@ START_TEST(any_element_of_a_small_one)
 }
 END_TEST
 
+START_TEST(one_row_of_positions)
+{
+	const uint32_t between = POSITIONS / 15 / 2;
+
+	ck_assert_int_eq(check(POSITIONS, CFS_TP_SAME, &between, 1), -ENOTSUP);
+}
+END_TEST
+
 START_TEST(ends_of_a_large_one)
 {
 	const uint32_t first = 0, last = LARGE - 1;
@@ -156,6 +165,7 @@ static Suite *suite(void)
 	tcase_set_timeout(tc, TEST_TIMEOUT);
 	tcase_add_test(tc, equal_copies);
 	tcase_add_test(tc, any_element_of_a_small_one);
+	tcase_add_test(tc, one_row_of_positions);
 	tcase_add_test(tc, ends_of_a_large_one);
 	tcase_add_test(tc, a_stretch_of_a_large_one);
 	tcase_add_test(tc, what_is_cut_is_not_compared);

@@ -130,6 +130,7 @@ static int lay_out_whole(const struct collecting *c, const struct cfs_param *p,
 	int r;
 
 	if (tp == 1 && same_size && w->rule->kind == CFS_RULE_SAME) {
+		w->uncut = w->unruled;
 		keep_whole(p, w);
 		return 0;
 	}
@@ -171,6 +172,7 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				"parameter %s: no rule says how %u ranks share "
 				"it (view add --rules)",
 				p->name, tp);
+	w->unruled = !w->rule;
 	if (!w->rule)
 		w->rule = &same;
 	if (c->model->step->shares && may_be_share(c, w->rule))

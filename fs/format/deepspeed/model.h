@@ -16,7 +16,8 @@ struct cfs_ds_whole {
 	uint32_t stage, index; /* where it lies: of the first stage with it */
 	struct cfs_tp_layout from, to;
 	const struct cfs_rule *rule;
-	bool uncut; /* nobody knows how it is cut: for one rank only */
+	bool unruled; /* none names it: the rule is "the same", for no change */
+	bool uncut;   /* nobody knows how it is cut: for one rank only */
 };
 
 struct cfs_ds_model {

@@ -1,7 +1,7 @@
 /*
- * Norms and biases are compared whole, of larger tensors windows from the first
- * element to the last: copies that went apart were given other gradients, which
- * leave hardly a row as it was.
+ * Norms, biases and positions are compared whole, of larger tensors windows
+ * from the first element to the last: copies that went apart were given other
+ * gradients, which leave hardly a row as it was.
  */
 #include "fs/format/deepspeed/replicas.h"
 
@@ -12,9 +12,10 @@
 #include "store/map/eval.h"
 #include "store/util/error.h"
 
-#define ELEMENTS_MAX (64u << 10)
-#define WINDOWS	     16u
-#define PIECE	     ((size_t)256 << 10)
+#define WHOLE_MAX (4u << 20) /* elements */
+#define WINDOWS	  16u
+#define WINDOW	  (4u << 10)
+#define PIECE	  ((size_t)256 << 10)
 
 /* One parameter in one rank's catalogue. */
 struct place {
@@ -26,10 +27,10 @@ static int add_windows(const struct cfs_catalogue *cat, uint32_t index,
 		       uint32_t role, struct cfs_map *map)
 {
 	const uint64_t numel = cfs_catalogue_param(cat, index)->numel;
-	const uint64_t len = ELEMENTS_MAX / WINDOWS;
+	const uint64_t len = WINDOW;
 	int r = 0;
 
-	if (numel <= ELEMENTS_MAX)
+	if (numel <= WHOLE_MAX)
 		return cfs_catalogue_append(cat, index, role, 0, numel, map);
 	for (uint32_t i = 0; !r && i < WINDOWS; i++)
 		r = cfs_catalogue_append(cat, index, role,
@@ -40,32 +41,19 @@ static int add_windows(const struct cfs_catalogue *cat, uint32_t index,
 					map);
 }
 
-static int open_role(const struct cfs_ds_step *step, struct place p,
-		     uint32_t role, struct cfs_reader **out,
-		     struct cfs_error *err)
-{
-	_cleanup_(cfs_map_unrefp) struct cfs_map *map =
-		cfs_map_new(step->base.files);
-	int r = map ? add_windows(step->base.ranks[p.rank].catalogue, p.index,
-				  role, map)
-		    : -ENOMEM;
-
-	if (r < 0)
-		return r;
-	cfs_map_seal(map);
-	return cfs_reader_open(map, step->base.pool, NULL, out, err);
-}
-
-static int same_role(const struct cfs_ds_step *step, struct place a,
-		     struct place b, uint32_t role, bool *same_out,
-		     struct cfs_error *err)
+int cfs_ds_same_bytes(const struct cfs_ds_step *step, struct cfs_map *a,
+		      struct cfs_map *b, bool *same_out, struct cfs_error *err)
 {
 	_cleanup_(cfs_reader_closep) struct cfs_reader *x = NULL, *y = NULL;
 	_cleanup_(cfs_freep) uint8_t *both = malloc(2 * PIECE);
-	int r = both ? open_role(step, a, role, &x, err) : -ENOMEM;
+	int r = -ENOMEM;
 
+	cfs_map_seal(a);
+	cfs_map_seal(b);
+	if (both)
+		r = cfs_reader_open(a, step->base.pool, NULL, &x, err);
 	if (!r)
-		r = open_role(step, b, role, &y, err);
+		r = cfs_reader_open(b, step->base.pool, NULL, &y, err);
 	*same_out = !r;
 	for (uint64_t at = 0; !r && *same_out; at += PIECE) {
 		ssize_t n = cfs_reader_pread(x, both, PIECE, at);
@@ -80,6 +68,24 @@ static int same_role(const struct cfs_ds_step *step, struct place a,
 			break;
 	}
 	return r;
+}
+
+static int same_role(const struct cfs_ds_step *step, struct place a,
+		     struct place b, uint32_t role, bool *same_out,
+		     struct cfs_error *err)
+{
+	_cleanup_(cfs_map_unrefp) struct cfs_map *x =
+		cfs_map_new(step->base.files);
+	_cleanup_(cfs_map_unrefp) struct cfs_map *y =
+		cfs_map_new(step->base.files);
+	int r = x && y ? add_windows(step->base.ranks[a.rank].catalogue,
+				     a.index, role, x)
+		       : -ENOMEM;
+
+	if (!r)
+		r = add_windows(step->base.ranks[b.rank].catalogue, b.index,
+				role, y);
+	return r ? r : cfs_ds_same_bytes(step, x, y, same_out, err);
 }
 
 /* Roles [@first, …) of both; the first that differs in *@role_out. */
@@ -156,42 +162,55 @@ static bool is_tied_name(const struct cfs_ds_model *m, const char *name)
 	return !m->family || !strcmp(m->family->tied_name, name);
 }
 
-int cfs_ds_check_tied(const struct cfs_ds_model *model, struct cfs_error *err)
+/* Tensor-parallel rank @t's copies of @w, in the stages behind its own. */
+static int check_stages(const struct cfs_ds_model *model,
+			const struct cfs_ds_whole *w, uint32_t t,
+			struct cfs_error *err)
 {
 	const struct cfs_step *step = &model->step->base;
+	const uint32_t tp = step->topology.tp;
+	const struct place a = {w->stage * tp + t, w->index};
+	const char *name =
+		cfs_catalogue_param(step->ranks[a.rank].catalogue, a.index)
+			->name;
 	uint32_t role, index;
+
+	for (uint32_t m = a.rank + tp; m < step->n_ranks; m += tp) {
+		const struct cfs_catalogue *cat = step->ranks[m].catalogue;
+		int r;
+
+		if (cfs_catalogue_find(cat, name, &index) < 0)
+			continue;
+		r = compare(model->step, a, (struct place){m, index},
+			    CFS_ROLE_MASTER, &role, err);
+		if (r < 0)
+			return r;
+		if (role < CFS_ROLES_MAX)
+			return cfs_fail(err, -ENOTSUP,
+					"parameter %s: stages %u and %u have "
+					"it, and their %s differ (tensor-"
+					"parallel rank %u)",
+					name, w->stage, m / tp,
+					cfs_catalogue_role_name(cat, role), t);
+	}
+	return 0;
+}
+
+int cfs_ds_check_tied(const struct cfs_ds_model *model, struct cfs_error *err)
+{
+	const uint32_t tp = model->step->base.topology.tp;
 
 	for (uint32_t i = 0; i < model->n; i++) {
 		const struct cfs_ds_whole *w = &model->v[i];
-		const struct place a = {w->stage * step->topology.tp, w->index};
-		const char *name =
-			cfs_catalogue_param(step->ranks[a.rank].catalogue,
-					    a.index)
-				->name;
 
 		if (w->name.form != CFS_DS_FORM_TIED ||
 		    !is_tied_name(model, w->name.name))
 			continue;
-		for (uint32_t m = a.rank + step->topology.tp; m < step->n_ranks;
-		     m += step->topology.tp) {
-			int r;
+		for (uint32_t t = 0; t < tp; t++) {
+			int r = check_stages(model, w, t, err);
 
-			if (cfs_catalogue_find(step->ranks[m].catalogue, name,
-					       &index) < 0)
-				continue;
-			r = compare(model->step, a, (struct place){m, index},
-				    CFS_ROLE_MASTER, &role, err);
 			if (r < 0)
 				return r;
-			if (role < CFS_ROLES_MAX)
-				return cfs_fail(
-					err, -ENOTSUP,
-					"parameter %s: stages %u and %u have "
-					"it, and their %s differ",
-					name, w->stage, m / step->topology.tp,
-					cfs_catalogue_role_name(
-						step->ranks[m].catalogue,
-						role));
 		}
 	}
 	return 0;

@@ -14,5 +14,9 @@ CFS_MUST_CHECK int cfs_ds_check_ranks(const struct cfs_ds_model *model,
 /* What two stages of a pipeline have, likewise. */
 CFS_MUST_CHECK int cfs_ds_check_tied(const struct cfs_ds_model *model,
 				     struct cfs_error *err);
+/* Do both maps, which this seals, make the same bytes? */
+CFS_MUST_CHECK int cfs_ds_same_bytes(const struct cfs_ds_step *step,
+				     struct cfs_map *a, struct cfs_map *b,
+				     bool *same_out, struct cfs_error *err);
 
 #endif

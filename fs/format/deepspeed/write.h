@@ -176,6 +176,11 @@ CFS_MUST_CHECK int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 CFS_MUST_CHECK int cfs_ds_write_weight(struct cfs_ds_out *out, uint32_t param,
 				       enum cfs_dtype dtype,
 				       struct cfs_node **node_out);
+/* In the place of a layer: names are whole. */
+#define CFS_DS_NO_LAYER UINT32_MAX
+/* The rule of a tensor that is no parameter, or NULL. */
+const struct cfs_rule *cfs_ds_buffer_rule(const struct cfs_ds_step *step,
+					  const char *name);
 /* A tensor @t that is no parameter, as the target's rank @tp_rank has it. */
 CFS_MUST_CHECK int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer,
 				     const char *name,
@@ -193,6 +198,18 @@ CFS_MUST_CHECK int cfs_ds_out_parse(struct cfs_ds_out *out, uint32_t row,
 /* The module of all layers in sequence. */
 CFS_MUST_CHECK int cfs_ds_write_sequence(struct cfs_ds_out *out,
 					 struct cfs_node **module_out);
+
+/* ---- write_sequence.c: of a step made of another one, both without pipeline
+ * ---- */
+
+/* Is its module that of the source, entry by entry? */
+bool cfs_ds_keeps_module(const struct cfs_ds_step *step);
+/* The part of cfs_ds_write_possible() that is about it. */
+CFS_MUST_CHECK int cfs_ds_module_possible(const struct cfs_ds_step *step,
+					  uint32_t mp, struct cfs_error *err);
+/* Adds all entries. */
+CFS_MUST_CHECK int cfs_ds_write_module(struct cfs_ds_out *out,
+				       struct cfs_node *map);
 
 /* ---- write_client.c: of a step made of another one ---- */
 

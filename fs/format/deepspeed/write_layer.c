@@ -55,7 +55,8 @@ static int open_layer(struct cfs_ds_out *out, uint32_t number, uint32_t t,
 	*l = (struct layer){.prefix = ""};
 	if (!out->step->remodel->model.pipeline) {
 		l->map = cfs_node_get(from->ranks[t].model_root, "module");
-		if (!out->step->remodel->model.prefixed)
+		if (!out->step->remodel->model.prefixed &&
+		    number != CFS_DS_NO_LAYER)
 			(void)snprintf(l->text, sizeof(l->text),
 				       "sequential.%u.", number);
 		l->prefix = l->text;
@@ -133,15 +134,34 @@ static int append_buffer(void *arg, uint32_t t, struct cfs_map *map)
 				 tensor.numel * size);
 }
 
+const struct cfs_rule *cfs_ds_buffer_rule(const struct cfs_ds_step *step,
+					  const char *name)
+{
+	const struct cfs_ds_remodel *rm = step->remodel;
+	const struct cfs_ds_layer_name n = cfs_ds_layer_parse(name);
+	const struct cfs_rule *rule = cfs_rules_find(rm->options.rules, n.name);
+
+	if (!rule && rm->model.family)
+		rule = cfs_rules_find(rm->model.family->rules, n.name);
+	return rule;
+}
+
+/* Where a buffer is, for messages. */
+static int fail_buffer(struct cfs_ds_out *out, int r, uint32_t layer,
+		       const char *name)
+{
+	return layer == CFS_DS_NO_LAYER
+		       ? cfs_fail_prefix(out->err, r, "%s", name)
+		       : cfs_fail_prefix(out->err, r, "layer %u: %s", layer,
+					 name);
+}
+
 int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 		      const struct cfs_torch_tensor *t, uint32_t tp_rank,
 		      struct cfs_node **node_out)
 {
 	const struct cfs_ds_model *m = &out->step->remodel->model;
-	const struct cfs_rule *rule =
-		m->family ? cfs_rules_find(m->family->rules,
-					   cfs_ds_layer_parse(name).name)
-			  : NULL;
+	const struct cfs_rule *rule = cfs_ds_buffer_rule(out->step, name);
 	_cleanup_(cfs_map_unrefp) struct cfs_map *map = cfs_ds_out_map(out);
 	struct buffers b = {out, layer, name};
 	const struct cfs_tp_source source = {
@@ -150,10 +170,11 @@ int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 	uint64_t shape[CFS_TP_DIMS_MAX];
 	int r;
 
-	if (!rule)
-		return cfs_fail(out->err, -ENOTSUP,
-				"layer %u: no rule says how ranks share %s",
-				layer, name);
+	if (!rule) {
+		(void)cfs_fail(out->err, -ENOTSUP,
+			       "no rule says how ranks share it");
+		return fail_buffer(out, -ENOTSUP, layer, name);
+	}
 	r = cfs_rule_layout(rule, &m->facts, t->ndim, t->shape, source.tp,
 			    out->topo->tp, &from, &to, out->err);
 	if (!r)
@@ -164,8 +185,7 @@ int cfs_ds_cut_buffer(struct cfs_ds_out *out, uint32_t layer, const char *name,
 		r = cfs_tp_append(&from, &source, &to, out->topo->tp, tp_rank,
 				  map);
 	if (r < 0)
-		return cfs_fail_prefix(out->err, r, "layer %u: %s", layer,
-				       name);
+		return fail_buffer(out, r, layer, name);
 	*node_out = cfs_ds_out_tensor(out, cfs_steal(map), t->dtype, to.ndim,
 				      shape, false);
 	return *node_out ? 0 : -ENOMEM;
@@ -265,7 +285,8 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 			n.layer = family ? family->embedding : 0;
 		if (n.layer != number)
 			continue;
-		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
+		if ((size_t)snprintf(full, sizeof(full), "%s%s",
+				     n.form == CFS_DS_FORM_PLAIN ? "" : prefix,
 				     n.name) >= sizeof(full))
 			return -ENAMETOOLONG;
 		r = cfs_ds_write_weight(out, i, out->step->base.dtype, &node);
@@ -273,6 +294,30 @@ static int write_params(struct cfs_ds_out *out, uint32_t number,
 			cfs_node_set_str(out->doc, map, full, node);
 	}
 	return r;
+}
+
+/* Are all parameters of the layer among what was added? */
+static int check_layer(const struct cfs_ds_out *out, uint32_t number,
+		       const char *prefix, const struct cfs_node *map)
+{
+	for (uint32_t i = 0; i < cfs_catalogue_params(out->cat); i++) {
+		const char *name = cfs_catalogue_param(out->cat, i)->name;
+		const struct cfs_ds_layer_name n = cfs_ds_layer_parse(name);
+		char full[512];
+
+		if (n.layer != number || (n.form != CFS_DS_FORM_PIPELINE &&
+					  n.form != CFS_DS_FORM_SEQUENTIAL))
+			continue;
+		if ((size_t)snprintf(full, sizeof(full), "%s%s", prefix,
+				     n.name) >= sizeof(full))
+			return -ENAMETOOLONG;
+		if (!cfs_node_get(map, full))
+			return cfs_fail(out->err, -ENOTSUP,
+					"parameter %s: what the step has of "
+					"layer %u has no weight of that name",
+					name, number);
+	}
+	return 0;
 }
 
 int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
@@ -297,7 +342,7 @@ int cfs_ds_write_layer(struct cfs_ds_out *out, uint32_t number,
 		r = add_entry(out, number, t, name + strlen(l.prefix), value,
 			      prefix, map);
 	}
-	return r;
+	return r ? r : check_layer(out, number, prefix, map);
 }
 
 /* torch's note of module versions (`_metadata`) is by the modules' names, which
@@ -321,9 +366,12 @@ int cfs_ds_write_sequence(struct cfs_ds_out *out, struct cfs_node **module_out)
 {
 	struct cfs_node *map = cfs_node_ordereddict(out->doc);
 	const struct cfs_ds_layers *layers = &out->step->remodel->layers;
+	bool kept = cfs_ds_keeps_module(out->step);
 	int r = map ? 0 : -ENOMEM;
 
-	for (uint32_t i = 0; !r && i < layers->n; i++) {
+	if (!r && kept)
+		r = cfs_ds_write_module(out, map);
+	for (uint32_t i = 0; !r && !kept && i < layers->n; i++) {
 		char prefix[32] = "";
 
 		if (!out->step->remodel->model.prefixed)

@@ -24,6 +24,9 @@ bool cfs_ds_module_is_buffer(const struct cfs_ds_module *m, const char *name);
  * bytes as a parameter? */
 bool cfs_ds_module_same(const struct cfs_ds_module *m,
 			const struct cfs_node *node, uint32_t *param_out);
+/* Which parameter an entry is, also under another name? */
+bool cfs_ds_module_param(const struct cfs_ds_module *m, const char *name,
+			 const struct cfs_node *value, uint32_t *param_out);
 /* A whole parameter from a stage 3 source: once, however often it is named. */
 CFS_MUST_CHECK int cfs_ds_module_weight(struct cfs_ds_module *m, uint32_t param,
 					enum cfs_dtype dtype,

@@ -6,12 +6,12 @@
  *   cat_dim               cut evenly along it
  *   param_n_sub_params    so many equal parts, each cut by itself
  *   sub_param_shape       parts of these sizes, each cut by itself; or one that
- *                         cannot be cut, where the rule is not known
+ *                         cannot be cut, where no rule is known
  *   vocab_tensor          rows, to which the loader adds padding
  *
  * Rules: DeepSpeed 0.19.8 checkpoint/universal_checkpoint.py (the loader) and
  * checkpoint/ds_to_universal.py (which calls a parameter of no known rule
- * `cat_dim` 0).
+ * `cat_dim` 0: a job of more ranks then cuts its rows, whatever it is).
  */
 #include "fs/format/universal/universal.h"
 
@@ -65,16 +65,14 @@ static bool equal_parts(const struct cfs_tp_layout *l)
 	return true;
 }
 
-/* Rows of how many parts nobody knows: one rank may load them.  The loader cuts
- * this dimension of one into one piece, and finds none for a second rank. */
+/* How ranks share it nobody knows: one rank may load it.  The loader cuts this
+ * dimension of one into one piece, and finds none for a second rank. */
 static struct cfs_node *one_piece(struct cfs_ds_out *out,
 				  const struct cfs_param *p)
 {
-	struct cfs_tp_layout l = {
-		.ndim = p->ndim + 1, .n_parts = 1, .parts = {1}, .shape = {1}};
+	const struct cfs_tp_layout l = {
+		.ndim = 2, .n_parts = 1, .parts = {1}, .shape = {1, p->numel}};
 
-	for (uint32_t i = 0; i < p->ndim; i++)
-		l.shape[i + 1] = p->shape[i];
 	return sub_shape(out, &l, p->name);
 }
 
@@ -86,9 +84,6 @@ static void add_shares(struct cfs_ds_out *out, const struct cfs_ds_whole *w,
 	if (w->uncut)
 		cfs_node_set_str(out->doc, root, "sub_param_shape",
 				 one_piece(out, p));
-
-	if (!strcmp(w->rule->name, "*"))
-		set_int(out, root, "cat_dim", 0);
 	if (l->kind != CFS_TP_CUT)
 		return;
 	if (equal_parts(l)) {
