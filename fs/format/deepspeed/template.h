@@ -30,10 +30,10 @@ int cfs_ds_template_fill(struct cfs_step *step, struct cfs_source *source,
 /* ---- template_match.c ---- */
 
 /* How many rows the template has of a vocabulary, padding included; 0: it has
- * no such parameter. */
+ * no such parameter, or it is none. */
 uint64_t cfs_ds_template_rows(const struct cfs_ds_step *like,
-			      const struct cfs_ds_family *family,
-			      const struct cfs_ds_layer_name *name);
+			      const struct cfs_ds_model *model,
+			      const struct cfs_ds_whole *whole);
 /*
  * Finds what each parameter of the template is filled with, into made[].whole.
  * -EINVAL, unless @partial: @err counts and names what only one of both has or

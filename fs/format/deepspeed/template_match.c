@@ -68,12 +68,17 @@ static int enter(struct cfs_catalogue *table, const char *key,
 /* ---- a template's own ---- */
 
 uint64_t cfs_ds_template_rows(const struct cfs_ds_step *like,
-			      const struct cfs_ds_family *family,
-			      const struct cfs_ds_layer_name *name)
+			      const struct cfs_ds_model *model,
+			      const struct cfs_ds_whole *w)
 {
+	const struct cfs_ds_family *family = model->family;
+	const uint32_t tp = like->base.topology.tp;
 	char want[NAME_MAX_LEN], key[NAME_MAX_LEN];
 
-	if (key_of(name, family, want, NULL) < 0)
+	if ((w->rule->kind != CFS_RULE_VOCAB &&
+	     w->rule->kind != CFS_RULE_VOCAB_COLUMNS &&
+	     w->rule->kind != CFS_RULE_OUTPUT) ||
+	    key_of(&w->name, family, want, NULL) < 0)
 		return 0;
 	for (uint32_t m = 0; m < like->base.n_ranks; m++) {
 		const struct cfs_catalogue *cat = like->base.ranks[m].catalogue;
@@ -83,9 +88,15 @@ uint64_t cfs_ds_template_rows(const struct cfs_ds_step *like,
 			const struct cfs_ds_layer_name n =
 				cfs_ds_layer_parse(p->name);
 
-			if (p->ndim && !key_of(&n, family, key, NULL) &&
-			    !strcmp(key, want))
-				return p->shape[0] * like->base.topology.tp;
+			int columns;
+
+			if (!p->ndim || key_of(&n, family, key, NULL) < 0 ||
+			    strcmp(key, want) != 0)
+				continue;
+			columns = cfs_rule_vocab_columns(w->rule, &model->facts,
+							 p->ndim, p->shape, tp);
+			return columns < 0 ? 0
+					   : p->shape[0] * (columns ? 1 : tp);
 		}
 	}
 	return 0;
