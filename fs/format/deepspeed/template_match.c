@@ -318,6 +318,56 @@ static int match_rank(struct matching *m, uint32_t mp)
 	return r;
 }
 
+/* ---- what is no parameter ---- */
+
+/* A tensor of the template: told where the step does not fill it. */
+static int match_buffer(void *arg, const struct cfs_ds_layer_name *name,
+			const char *full, enum cfs_ds_verdict verdict)
+{
+	struct matching *m = arg;
+	char key[NAME_MAX_LEN];
+	uint32_t at;
+	int r = key_of(name, m->rm->model.family, key, m->err);
+
+	if (!r)
+		r = enter(m->seen, key, &at);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	if (verdict == CFS_DS_MISSING)
+		names_add(&m->missing, full);
+	else if (verdict == CFS_DS_SHAPED)
+		names_add(&m->shaped, full);
+	return 0;
+}
+
+static bool is_tied(const struct matching *m, const char *name)
+{
+	for (uint32_t i = 0; i < m->rm->model.n; i++)
+		if (m->rm->model.v[i].name.form == CFS_DS_FORM_TIED &&
+		    !strcmp(m->rm->model.v[i].name.name, name))
+			return true;
+	return false;
+}
+
+/* A tensor of the step: told where the template has nothing of that name. */
+static int match_left(void *arg, const struct cfs_ds_layer_name *name,
+		      const char *full, enum cfs_ds_verdict verdict)
+{
+	struct matching *m = arg;
+	char key[NAME_MAX_LEN];
+	uint32_t at;
+	int r = key_of(name, m->rm->model.family, key, m->err);
+
+	(void)verdict;
+	if (r < 0 || cfs_ds_template_is_constant(full) ||
+	    !cfs_catalogue_find(m->keys, key, &at) || is_tied(m, name->name))
+		return r;
+	r = enter(m->seen, key, &at);
+	if (!r)
+		names_add(&m->left, full);
+	return r == -EEXIST ? 0 : r;
+}
+
 /* A framework's scheduler with nothing to go on from, or the other way. */
 static void match_scheduler(struct matching *m)
 {
@@ -374,9 +424,10 @@ static int report(struct matching *m, bool partial, char **note_out)
 	return *note_out ? 0 : -ENOMEM;
 }
 
-int cfs_ds_template_match(struct cfs_ds_remodel *rm, uint32_t n_ranks,
-			  bool partial, char **note_out, struct cfs_error *err)
+int cfs_ds_template_match(struct cfs_ds_step *made, bool partial,
+			  char **note_out, struct cfs_error *err)
 {
+	struct cfs_ds_remodel *rm = made->remodel;
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *keys =
 		cfs_catalogue_new();
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *seen =
@@ -394,8 +445,12 @@ int cfs_ds_template_match(struct cfs_ds_remodel *rm, uint32_t n_ranks,
 	int r = keys && seen && used ? enter_model(&m) : -ENOMEM;
 
 	*note_out = NULL;
-	for (uint32_t i = 0; !r && i < n_ranks; i++)
+	for (uint32_t i = 0; !r && i < made->base.n_ranks; i++)
 		r = match_rank(&m, i);
+	if (!r)
+		r = cfs_ds_template_each(made, match_buffer, &m, err);
+	if (!r)
+		r = cfs_ds_template_each_run(made, match_left, &m, err);
 	if (!r)
 		r = report(&m, partial, note_out);
 	cfs_buf_free(&m.missing.text);

@@ -73,9 +73,8 @@ bool cfs_ds_module_same(const struct cfs_ds_module *m,
 	return false;
 }
 
-/* Which parameter an entry of the module is (also under another name)? */
-static bool param_of(const struct cfs_ds_module *m, const char *name,
-		     const struct cfs_node *value, uint32_t *param_out)
+bool cfs_ds_module_param(const struct cfs_ds_module *m, const char *name,
+			 const struct cfs_node *value, uint32_t *param_out)
 {
 	const char *shared;
 
@@ -171,7 +170,7 @@ static int convert_entry(struct cfs_ds_module *m, const char *name,
 
 	if (cfs_torch_tensor_get(*slot, &t) < 0)
 		return 0; /* extra state of a module: carried */
-	if (!param_of(m, name, *slot, &param))
+	if (!cfs_ds_module_param(m, name, *slot, &param))
 		return cfs_ds_is_filled(m->out)
 			       ? cfs_ds_template_buffer(m->out, name, slot)
 			       : check_other(m, &t, name);
@@ -254,7 +253,7 @@ int cfs_ds_model_possible(const struct cfs_ds_step *step, uint32_t mp,
 		cfs_map_node_pair(m.src, i, &key, &value);
 		name = cfs_node_as_str(key);
 		if (!name || cfs_torch_tensor_get(value, &t) < 0 ||
-		    param_of(&m, name, value, &param))
+		    cfs_ds_module_param(&m, name, value, &param))
 			continue;
 		r = check_other(&m, &t, name);
 		if (r < 0)
