@@ -311,14 +311,32 @@ static int output(const struct question *q)
 	return vocab(q, columns);
 }
 
+/* What each rank keeps may have any number of dimensions: they do not count. */
+static int keep(const struct question *q)
+{
+	uint64_t numel = 1;
+
+	for (uint32_t i = 0; i < q->ndim; i++)
+		if (!cfs_mul_u64(numel, q->shape[i], &numel))
+			return -EOVERFLOW;
+	*q->from = (struct cfs_tp_layout){
+		.kind = CFS_TP_SAME, .ndim = 1, .shape = {numel}};
+	*q->to = *q->from;
+	return 0;
+}
+
 static int ask(const struct question *q)
 {
 	const struct cfs_rule *rule = q->rule;
+	bool can_cut = q->ndim && q->ndim <= CFS_TP_DIMS_MAX;
+	bool stays = q->tp == q->to_tp && !q->whole;
 
-	if (!q->tp || !q->to_tp || !q->ndim || q->ndim > CFS_TP_DIMS_MAX)
+	if (q->tp && stays && !can_cut)
+		return keep(q);
+	if (!q->tp || !q->to_tp || !can_cut)
 		return cfs_fail(q->err, -EINVAL, "it has %u dimensions",
 				q->ndim);
-	if (q->tp == q->to_tp && !q->whole) /* each rank keeps what it has */
+	if (stays)
 		return is_repadded(q) ? vocab(q, vocab_columns(q) > 0)
 				      : whole(q, CFS_TP_SAME);
 	switch (rule->kind) {
@@ -353,6 +371,20 @@ static int ask(const struct question *q)
 	default:
 		return cfs_fail(q->err, -ENOTSUP, "%s", rule->because);
 	}
+}
+
+int cfs_rule_vocab_columns(const struct cfs_rule *rule,
+			   const struct cfs_model_facts *facts, uint32_t ndim,
+			   const uint64_t *shape, uint32_t tp)
+{
+	const struct question q = {.rule = rule,
+				   .facts = facts,
+				   .ndim = ndim,
+				   .shape = shape,
+				   .tp = tp,
+				   .to_tp = tp};
+
+	return vocab_columns(&q);
 }
 
 int cfs_rule_layout(const struct cfs_rule *rule,

@@ -61,6 +61,12 @@ struct cfs_model_facts {
 const struct cfs_rule *cfs_rules_find(const struct cfs_rule *rules,
 				      const char *name);
 
+/* Of ranks that have @shape each: has it padded rows?  1: and is cut by
+ * columns, 0: by rows, -1: it has none, or that is not told. */
+int cfs_rule_vocab_columns(const struct cfs_rule *rule,
+			   const struct cfs_model_facts *facts, uint32_t ndim,
+			   const uint64_t *shape, uint32_t tp);
+
 /*
  * The layouts of a parameter of which each of @tp ranks has @shape, for those
  * ranks and for @to_tp: they differ in a vocabulary's padding alone.  Where

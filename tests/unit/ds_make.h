@@ -16,7 +16,7 @@ static inline struct cfs_node *ds_module(struct ds_file *f)
 	struct cfs_node *module = cfs_node_ordereddict(f->doc);
 	static const uint64_t none = 0;
 	struct cfs_node *first = NULL;
-	float odd[3] = {1, 2, 3};
+	float skew = (float)m->skew, odd[3] = {1 + skew, 2 + skew, 3 + skew};
 	uint64_t three = 3;
 
 	for (uint32_t p = 0; p < m->n; p++) {
@@ -31,8 +31,9 @@ static inline struct cfs_node *ds_module(struct ds_file *f)
 		first = first ? first : t;
 		cfs_node_set_str(f->doc, module, q->name, t);
 	}
-	cfs_node_set_str(f->doc, module, "a.buffer",
-			 ds_tensor(f, CFS_F32, odd, 3, 1, &three));
+	cfs_node_set_str(f->doc, module, m->buffer ? m->buffer : "a.buffer",
+			 ds_tensor(f, m->buffer_bf16 ? CFS_BF16 : CFS_F32, odd,
+				   3, 1, &three));
 	if (m->tied)
 		cfs_node_set_str(f->doc, module, "tied.alias", first);
 	return module;
@@ -102,7 +103,9 @@ static inline void ds_make_model(struct ds_made *m, uint32_t mp, uint32_t rank)
 	root = cfs_node_dict(f.doc);
 	names = cfs_node_list(f.doc);
 	shared = cfs_node_dict(f.doc);
-	cfs_node_append(f.doc, names, cfs_node_str(f.doc, "a.buffer"));
+	cfs_node_append(
+		f.doc, names,
+		cfs_node_str(f.doc, m->buffer ? m->buffer : "a.buffer"));
 	if (m->tied)
 		cfs_node_set_str(f.doc, shared, "tied.alias",
 				 cfs_node_str(f.doc, m->params[0].name));

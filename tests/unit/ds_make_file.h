@@ -36,6 +36,8 @@ struct ds_made {
 	uint64_t sub_group_size;
 	const char *version; /* NULL: none */
 	uint32_t skew;	     /* added to roles: other values */
+	const char *buffer;  /* of the module; NULL: a.buffer */
+	bool buffer_bf16;
 	/* What goes wrong, for tests of refusals. */
 	int bad_rank;	 /* -1: none */
 	const char *bad; /* "step", "length", "maps", "count", … */

@@ -349,6 +349,54 @@ START_TEST(wholes)
 }
 END_TEST
 
+/* Where ranks keep what they have, no shape is asked for. */
+START_TEST(any_dimensions)
+{
+	static const struct cfs_rule rows = {"x", CFS_RULE_ROWS, 0, NULL,
+					     false};
+	static const uint64_t shape[] = {2, 3, 1, 5, 7};
+	struct cfs_tp_layout from, to;
+	struct cfs_error err = {""};
+
+	for (uint32_t ndim = 0; ndim <= 5; ndim += 5) {
+		ck_assert_int_eq(cfs_rule_layout(&rows, &unknown, ndim, shape,
+						 2, 2, &from, &to, &err),
+				 0);
+		ck_assert_int_eq(to.kind, CFS_TP_SAME);
+		ck_assert_uint_eq(to.ndim, 1);
+		ck_assert_uint_eq(to.shape[0], ndim ? 210 : 1);
+		ck_assert_int_eq(cfs_rule_layout(&rows, &unknown, ndim, shape,
+						 2, 4, &from, &to, &err),
+				 -EINVAL);
+	}
+}
+END_TEST
+
+/* How many rows there are in all depends on how they are cut. */
+START_TEST(vocab_columns)
+{
+	static const struct cfs_rule output = {"x", CFS_RULE_OUTPUT, 0, NULL,
+					       false},
+				     columns = {"x", CFS_RULE_VOCAB_COLUMNS, 0,
+						NULL, false},
+				     same = {"x", CFS_RULE_SAME, 0, NULL,
+					     false};
+	static const uint64_t by_rows[] = {32, 16}, by_columns[] = {64, 8};
+	struct cfs_model_facts facts = unknown;
+
+	facts.hidden = 16;
+	ck_assert_int_eq(cfs_rule_vocab_columns(&output, &facts, 2, by_rows, 2),
+			 0);
+	ck_assert_int_eq(
+		cfs_rule_vocab_columns(&output, &facts, 2, by_columns, 2), 1);
+	ck_assert_int_eq(
+		cfs_rule_vocab_columns(&columns, &unknown, 2, by_columns, 2),
+		1);
+	ck_assert_int_eq(cfs_rule_vocab_columns(&same, &facts, 2, by_rows, 2),
+			 -1);
+}
+END_TEST
+
 START_TEST(names)
 {
 	static const struct cfs_rule rules[] = {
@@ -380,6 +428,8 @@ static Suite *suite(void)
 	tcase_add_test(tc, told_vocabularies);
 	tcase_add_test(tc, outputs);
 	tcase_add_test(tc, wholes);
+	tcase_add_test(tc, any_dimensions);
+	tcase_add_test(tc, vocab_columns);
 	tcase_add_test(tc, names);
 	suite_add_tcase(s, tc);
 	return s;

@@ -336,6 +336,155 @@ START_TEST(changed)
 }
 END_TEST
 
+/* The values of buffer @name that is shown: 1, 2, 3 and @skew. */
+static void expect_buffer(struct bed *b, const char *name, float skew)
+{
+	struct cfs_error err = {""};
+	struct cfs_torch_tensor t;
+	struct cfs_file *file;
+	float values[3];
+	uint64_t off;
+
+	read_shown(b);
+	ck_assert_int_eq(
+		cfs_torch_tensor_get(
+			cfs_node_get(cfs_node_get(cfs_ds_step_of(b->read)
+							  ->ranks[0]
+							  .model_root,
+						  "module"),
+				     name),
+			&t),
+		0);
+	ck_assert_int_eq(t.dtype, CFS_F32);
+	ck_assert_int_eq(cfs_ds_open(b->read,
+				     cfs_torchfile_index(t.storage->file),
+				     &file, &err),
+			 0);
+	ck_assert_int_eq(cfs_torch_storage_extent(t.storage, file, &off, &err),
+			 0);
+	ck_assert_int_eq(cfs_file_pread_all(file, values, sizeof(values),
+					    off + t.storage_offset * 4),
+			 0);
+	cfs_filepool_put(b->pool, file);
+	for (int i = 0; i < 3; i++)
+		ck_assert(values[i] == (float)(i + 1) + skew);
+}
+
+/* Running statistics are the step's, in the template's type. */
+START_TEST(buffers)
+{
+	struct bed b = two();
+	struct cfs_error err;
+
+	b.run.buffer_bf16 = true;
+	set_up(&b);
+	ck_assert_msg(!fill(&b, false, &err), "%s", err.text);
+	expect_buffer(&b, "a.buffer", 0);
+	tear_down(&b);
+	b = two();
+	b.run.buffer = "another.buffer";
+	set_up(&b);
+	ck_assert_int_eq(fill(&b, false, &err), -EINVAL);
+	expect_words(&err, "1 only in the template (a.buffer)");
+	expect_words(&err, "1 only in the step (another.buffer)");
+	ck_assert_msg(!fill(&b, true, &err), "%s", err.text);
+	expect_buffer(&b, "a.buffer", SKEW);
+	tear_down(&b);
+}
+END_TEST
+
+/* Constants of the model are the template's where its type is another. */
+START_TEST(constants)
+{
+	struct bed b = two();
+	struct cfs_error err;
+
+	b.run.buffer = b.like.buffer = "rotary.inv_freq";
+	b.run.buffer_bf16 = true;
+	set_up(&b);
+	ck_assert_msg(!fill(&b, false, &err), "%s", err.text);
+	expect_buffer(&b, "rotary.inv_freq", SKEW);
+	tear_down(&b);
+	b = two();
+	b.run.buffer = "rotary.inv_freq";
+	b.like.buffer = "alibi.slopes";
+	set_up(&b);
+	ck_assert_msg(!fill(&b, false, &err), "%s", err.text);
+	tear_down(&b);
+}
+END_TEST
+
+START_TEST(scalars)
+{
+	struct bed b = two();
+	struct cfs_error err;
+
+	b.run.params[1].ndim = b.like.params[1].ndim = 0;
+	b.run.params[1].numel = b.like.params[1].numel = 1;
+	set_up(&b);
+	ck_assert_msg(!fill(&b, false, &err), "%s", err.text);
+	read_shown(&b);
+	expect_param(&b, 0, 1, 0);
+	tear_down(&b);
+}
+END_TEST
+
+START_TEST(no_optimizer)
+{
+	struct bed b = two();
+	struct cfs_ds_group *groups;
+	struct cfs_ds_step *run;
+	struct cfs_error err;
+
+	set_up(&b);
+	run = cfs_ds_step_of(b.step);
+	groups = run->ranks[0].groups;
+	run->ranks[0].groups = NULL;
+	ck_assert_int_eq(fill(&b, false, &err), -ENOTSUP);
+	expect_words(&err, "the step has none");
+	run->ranks[0].groups = groups;
+	tear_down(&b);
+}
+END_TEST
+
+/* All ranks' where rows are cut, any rank's where columns are. */
+START_TEST(rows)
+{
+	static const struct {
+		enum cfs_rule_kind kind;
+		uint64_t hidden, want;
+	} cases[] = {
+		{CFS_RULE_VOCAB, 0, 8},	  {CFS_RULE_VOCAB_COLUMNS, 0, 4},
+		{CFS_RULE_OUTPUT, 3, 8},  {CFS_RULE_OUTPUT, 6, 4},
+		{CFS_RULE_COLUMNS, 6, 0},
+	};
+	struct bed b = two();
+
+	b.run.n_mp = b.like.n_mp = 2;
+	b.run.params[0].ndim = 2;
+	b.run.params[0].shape[0] = 4;
+	b.run.params[0].shape[1] = 3;
+	b.run.params[0].numel = 12;
+	set_up(&b);
+	ck_assert_uint_eq(b.step->topology.tp, 2);
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(cases); i++) {
+		const struct cfs_rule rule = {"*", cases[i].kind, 0, NULL,
+					      false};
+		const struct cfs_ds_model model = {
+			.facts = {.hidden = cases[i].hidden,
+				  .output_columns = -1}};
+		const struct cfs_ds_whole w = {
+			.name = cfs_ds_layer_parse(b.run.params[0].name),
+			.rule = &rule};
+
+		ck_assert_uint_eq(cfs_ds_template_rows(cfs_ds_step_of(b.step),
+						       &model, &w),
+				  cases[i].want);
+	}
+	tear_down(&b);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("template");
@@ -346,6 +495,11 @@ static Suite *suite(void)
 	tcase_add_test(tc, partial);
 	tcase_add_test(tc, many_names);
 	tcase_add_test(tc, changed);
+	tcase_add_test(tc, buffers);
+	tcase_add_test(tc, constants);
+	tcase_add_test(tc, scalars);
+	tcase_add_test(tc, no_optimizer);
+	tcase_add_test(tc, rows);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -184,12 +184,12 @@ static int lay_out(const struct collecting *c, const struct cfs_param *p,
 				p->name);
 	if (c->target->whole)
 		return lay_out_whole(c, p, w);
-	if (c->target->like && (w->rule->kind == CFS_RULE_VOCAB ||
-				w->rule->kind == CFS_RULE_OUTPUT))
-		c->model->facts.rows = cfs_ds_template_rows(
-			c->target->like, c->model->family, &w->name);
+	if (c->target->like)
+		c->model->facts.rows =
+			cfs_ds_template_rows(c->target->like, c->model, w);
 	r = cfs_rule_layout(w->rule, &c->model->facts, p->ndim, p->shape, tp,
 			    c->target->tp, &w->from, &w->to, c->err);
+	c->model->facts.rows = 0; /* this one's alone */
 	return r < 0 ? cfs_fail_prefix(c->err, r, "parameter %s", p->name) : 0;
 }
 

@@ -234,8 +234,7 @@ static int fill(struct cfs_ds_step *made, const struct cfs_request *request,
 	if (!r)
 		r = cfs_ds_check_tied(&rm->model, err);
 	if (!r)
-		r = cfs_ds_template_match(rm, made->base.n_ranks, partial,
-					  &made->base.note, err);
+		r = cfs_ds_template_match(made, partial, &made->base.note, err);
 	for (uint32_t i = 0; !r && i < made->base.n_ranks; i++)
 		r = make_rank(made, i);
 	return r < 0 ? r : cfs_ds_template_state(made, err);

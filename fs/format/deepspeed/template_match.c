@@ -68,12 +68,17 @@ static int enter(struct cfs_catalogue *table, const char *key,
 /* ---- a template's own ---- */
 
 uint64_t cfs_ds_template_rows(const struct cfs_ds_step *like,
-			      const struct cfs_ds_family *family,
-			      const struct cfs_ds_layer_name *name)
+			      const struct cfs_ds_model *model,
+			      const struct cfs_ds_whole *w)
 {
+	const struct cfs_ds_family *family = model->family;
+	const uint32_t tp = like->base.topology.tp;
 	char want[NAME_MAX_LEN], key[NAME_MAX_LEN];
 
-	if (key_of(name, family, want, NULL) < 0)
+	if ((w->rule->kind != CFS_RULE_VOCAB &&
+	     w->rule->kind != CFS_RULE_VOCAB_COLUMNS &&
+	     w->rule->kind != CFS_RULE_OUTPUT) ||
+	    key_of(&w->name, family, want, NULL) < 0)
 		return 0;
 	for (uint32_t m = 0; m < like->base.n_ranks; m++) {
 		const struct cfs_catalogue *cat = like->base.ranks[m].catalogue;
@@ -83,9 +88,15 @@ uint64_t cfs_ds_template_rows(const struct cfs_ds_step *like,
 			const struct cfs_ds_layer_name n =
 				cfs_ds_layer_parse(p->name);
 
-			if (p->ndim && !key_of(&n, family, key, NULL) &&
-			    !strcmp(key, want))
-				return p->shape[0] * like->base.topology.tp;
+			int columns;
+
+			if (!p->ndim || key_of(&n, family, key, NULL) < 0 ||
+			    strcmp(key, want) != 0)
+				continue;
+			columns = cfs_rule_vocab_columns(w->rule, &model->facts,
+							 p->ndim, p->shape, tp);
+			return columns < 0 ? 0
+					   : p->shape[0] * (columns ? 1 : tp);
 		}
 	}
 	return 0;
@@ -307,6 +318,56 @@ static int match_rank(struct matching *m, uint32_t mp)
 	return r;
 }
 
+/* ---- what is no parameter ---- */
+
+/* A tensor of the template: told where the step does not fill it. */
+static int match_buffer(void *arg, const struct cfs_ds_layer_name *name,
+			const char *full, enum cfs_ds_verdict verdict)
+{
+	struct matching *m = arg;
+	char key[NAME_MAX_LEN];
+	uint32_t at;
+	int r = key_of(name, m->rm->model.family, key, m->err);
+
+	if (!r)
+		r = enter(m->seen, key, &at);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	if (verdict == CFS_DS_MISSING)
+		names_add(&m->missing, full);
+	else if (verdict == CFS_DS_SHAPED)
+		names_add(&m->shaped, full);
+	return 0;
+}
+
+static bool is_tied(const struct matching *m, const char *name)
+{
+	for (uint32_t i = 0; i < m->rm->model.n; i++)
+		if (m->rm->model.v[i].name.form == CFS_DS_FORM_TIED &&
+		    !strcmp(m->rm->model.v[i].name.name, name))
+			return true;
+	return false;
+}
+
+/* A tensor of the step: told where the template has nothing of that name. */
+static int match_left(void *arg, const struct cfs_ds_layer_name *name,
+		      const char *full, enum cfs_ds_verdict verdict)
+{
+	struct matching *m = arg;
+	char key[NAME_MAX_LEN];
+	uint32_t at;
+	int r = key_of(name, m->rm->model.family, key, m->err);
+
+	(void)verdict;
+	if (r < 0 || cfs_ds_template_is_constant(full) ||
+	    !cfs_catalogue_find(m->keys, key, &at) || is_tied(m, name->name))
+		return r;
+	r = enter(m->seen, key, &at);
+	if (!r)
+		names_add(&m->left, full);
+	return r == -EEXIST ? 0 : r;
+}
+
 /* A framework's scheduler with nothing to go on from, or the other way. */
 static void match_scheduler(struct matching *m)
 {
@@ -363,9 +424,10 @@ static int report(struct matching *m, bool partial, char **note_out)
 	return *note_out ? 0 : -ENOMEM;
 }
 
-int cfs_ds_template_match(struct cfs_ds_remodel *rm, uint32_t n_ranks,
-			  bool partial, char **note_out, struct cfs_error *err)
+int cfs_ds_template_match(struct cfs_ds_step *made, bool partial,
+			  char **note_out, struct cfs_error *err)
 {
+	struct cfs_ds_remodel *rm = made->remodel;
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *keys =
 		cfs_catalogue_new();
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *seen =
@@ -383,8 +445,12 @@ int cfs_ds_template_match(struct cfs_ds_remodel *rm, uint32_t n_ranks,
 	int r = keys && seen && used ? enter_model(&m) : -ENOMEM;
 
 	*note_out = NULL;
-	for (uint32_t i = 0; !r && i < n_ranks; i++)
+	for (uint32_t i = 0; !r && i < made->base.n_ranks; i++)
 		r = match_rank(&m, i);
+	if (!r)
+		r = cfs_ds_template_each(made, match_buffer, &m, err);
+	if (!r)
+		r = cfs_ds_template_each_run(made, match_left, &m, err);
 	if (!r)
 		r = report(&m, partial, note_out);
 	cfs_buf_free(&m.missing.text);

@@ -113,12 +113,19 @@ static int find_group(struct filling *f)
 	cfs_catalogue_group(made->cat, f->group, &first, &n);
 	for (uint32_t i = first; i < first + n; i++) {
 		const struct cfs_ds_whole *w = made->whole[i];
+		const struct cfs_ds_rank *run;
 		const struct cfs_ds_group *g;
 		int r;
 
 		if (!w || w->group == CFS_GROUP_FROZEN)
 			continue;
-		g = &rm->from->ranks[w->stage * tp].groups[w->group];
+		run = &rm->from->ranks[w->stage * tp];
+		if (!run->groups || w->group >= run->n_groups)
+			return cfs_fail(f->err, -ENOTSUP,
+					"group %u of the template has an "
+					"optimizer, the step has none",
+					f->group);
+		g = &run->groups[w->group];
 		if (g == last)
 			continue;
 		last = g;

@@ -1,5 +1,5 @@
 /*
- * Layer files and buffers of a template that is filled.  What a layer file has,
+ * Layer files of a template that is filled.  What a layer file has,
  * in which order and type, is the template's.
  */
 #include "fs/format/deepspeed/template.h"
@@ -15,13 +15,13 @@
 
 /* ---- which files ---- */
 
-/* The stage that has parameters of layer @number; of a tied one the first. */
-static uint32_t stage_of(const struct cfs_ds_step *made, uint32_t number)
+uint32_t cfs_ds_template_stage(const struct cfs_ds_step *made, uint32_t number)
 {
+	const struct cfs_ds_step *like = made->remodel->like;
 	uint32_t tp = made->remodel->tp, tied = UINT32_MAX;
 
 	for (uint32_t m = 0; m < made->base.n_ranks; m += tp) {
-		const struct cfs_catalogue *cat = made->base.ranks[m].catalogue;
+		const struct cfs_catalogue *cat = like->base.ranks[m].catalogue;
 
 		for (uint32_t i = 0; i < cfs_catalogue_params(cat); i++) {
 			const struct cfs_ds_layer_name n = cfs_ds_layer_parse(
@@ -53,7 +53,9 @@ int cfs_ds_template_plan(struct cfs_ds_tree *t)
 
 		if (at.kind != CFS_DS_LAYER)
 			continue;
-		plan.mp = stage_of(made, at.dp) * made->remodel->tp + at.mp;
+		plan.mp =
+			cfs_ds_template_stage(made, at.dp) * made->remodel->tp +
+			at.mp;
 		if (at.mp >= made->remodel->tp)
 			return -EINVAL;
 		r = cfs_ds_tree_add(t, name, &plan);
@@ -61,86 +63,10 @@ int cfs_ds_template_plan(struct cfs_ds_tree *t)
 	return r;
 }
 
-/* ---- buffers ---- */
-
-/* The step's tensor called @name, of rank @t of the template; -ENOENT. */
-static int find_buffer(struct cfs_ds_out *out,
-		       const struct cfs_ds_layer_name *name,
-		       struct cfs_node **node)
-{
-	const struct cfs_ds_remodel *rm = out->step->remodel;
-	const struct cfs_ds_step *run = rm->from;
-	const struct cfs_node *module;
-
-	if (run->only_masters)
-		return -ENOENT;
-	if (name->form != CFS_DS_FORM_PLAIN)
-		return cfs_ds_layer_tensor(out, name->layer,
-					   out->mp % run->base.topology.tp,
-					   name->name, node);
-	if (rm->tp != run->base.topology.tp)
-		return -ENOENT;
-	module = cfs_node_get(
-		run->ranks[cfs_ds_template_rank(rm, out->mp)].model_root,
-		"module");
-	*node = cfs_node_get(module, name->name);
-	return *node ? 0 : -ENOENT;
-}
-
-static bool same_kind(const struct cfs_node *node,
-		      const struct cfs_torch_tensor *want)
-{
-	struct cfs_torch_tensor t;
-
-	return !cfs_torch_tensor_get(node, &t) && t.dtype == want->dtype &&
-	       t.ndim == want->ndim &&
-	       !memcmp(t.shape, want->shape, t.ndim * sizeof(t.shape[0]));
-}
-
-/* A tensor that no optimizer trains: the step's, where it has one of the type
- * and shape of the template's (frequencies are constants of the model, kept in
- * the type it computes in). */
-static int take_buffer(struct cfs_ds_out *out,
-		       const struct cfs_ds_layer_name *name,
-		       const struct cfs_torch_tensor *want,
-		       struct cfs_node **slot)
-{
-	const struct cfs_ds_remodel *rm = out->step->remodel;
-	struct cfs_torch_tensor t;
-	struct cfs_node *node;
-	int r = find_buffer(out, name, &node);
-
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	if (cfs_torch_tensor_get(node, &t) < 0 || t.dtype != want->dtype)
-		return 0;
-	if (rm->tp != rm->from->base.topology.tp) {
-		r = cfs_ds_cut_buffer(out, name->layer, name->name, &t,
-				      out->mp % rm->tp, &node);
-		if (r < 0)
-			return r;
-	}
-	if (same_kind(node, want))
-		*slot = node;
-	return 0;
-}
-
-int cfs_ds_template_buffer(struct cfs_ds_out *out, const char *name,
-			   struct cfs_node **slot)
-{
-	const struct cfs_ds_layer_name n = cfs_ds_layer_parse(name);
-	struct cfs_torch_tensor want;
-
-	if (cfs_torch_tensor_get(*slot, &want) < 0)
-		return 0;
-	return take_buffer(out, &n, &want, slot);
-}
-
 /* ---- layer files ---- */
 
-/* The parameter called @name in layer @number, or the tied one of that name. */
-static bool find_param(const struct cfs_ds_out *out, uint32_t number,
-		       const char *name, uint32_t *param_out)
+bool cfs_ds_template_param(const struct cfs_ds_out *out, uint32_t number,
+			   const char *name, uint32_t *param_out)
 {
 	struct cfs_ds_layer_name n = {
 		.form = CFS_DS_FORM_PIPELINE, .layer = number, .name = name};
@@ -170,11 +96,11 @@ static int add_entry(struct cfs_ds_out *out, uint32_t number, const char *name,
 	int r = 0;
 
 	if (!cfs_torch_tensor_get(node, &tensor)) {
-		if (find_param(out, number, name, &param))
+		if (cfs_ds_template_param(out, number, name, &param))
 			r = cfs_ds_write_weight(out, param, tensor.dtype,
 						&node);
 		else
-			r = take_buffer(out, &n, &tensor, &node);
+			r = cfs_ds_template_take(out, &n, &tensor, &node, NULL);
 	}
 	if (!r)
 		cfs_node_set(out->doc, map, key, node);

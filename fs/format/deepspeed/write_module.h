@@ -36,4 +36,8 @@ CFS_MUST_CHECK int cfs_ds_module_convert(struct cfs_ds_module *m,
 /* Fills m->entry. */
 void cfs_ds_module_entries(struct cfs_ds_module *m);
 
+/* Which parameter entry @name, @value is (also under another name)? */
+bool cfs_ds_module_param(const struct cfs_ds_module *m, const char *name,
+			 const struct cfs_node *value, uint32_t *param_out);
+
 #endif
