@@ -63,12 +63,25 @@ def test_contradiction():
 
 
 def test_biases():
-    """The configuration tells, a view's name overrides, else it is asked."""
+    """The configuration tells, rules overrule it, else it is asked."""
     with Runs(PYTHIA) as r:
         step = f"{r.top}/{PYTHIA}/{STEP}"
         run("export", f"{step}/@tp1-vocab61", f"{r.top}/config")
         run("export", f"{step}/@tp1-vocab61-biassum", f"{r.top}/sum")
-        run("export", f"{step}/@tp1-vocab61-biassame", f"{r.top}/same")
+        assert "gpt_j_residual" in r.refused(PYTHIA, "tp1-vocab61-biassame")
+        rules = f"{r.top}/rules.json"
+        with open(rules, "w") as f:
+            json.dump({"rules": [
+                {"name": "attention.dens.bias", "is": "same"}]}, f)
+        r.add(PYTHIA, "typo", "tp1-vocab61", "--rules", rules)
+        assert "rules[0]: no parameter is called attention.dens.bias" \
+            in r.refused(PYTHIA, "typo")
+        with open(rules, "w") as f:
+            json.dump({"rules": [
+                {"name": "attention.dense.bias", "is": "same"},
+                {"name": "mlp.linear2.bias", "is": "same"}]}, f)
+        r.add(PYTHIA, "alike", "tp1-vocab61", "--rules", rules)
+        run("export", f"{step}/@alike", f"{r.top}/same")
         run("diff", f"{r.top}/config", f"{r.top}/sum")
         run("diff", f"{r.top}/config", f"{r.top}/same", status=1)
         config = f"{step}/configs/neox.yml"

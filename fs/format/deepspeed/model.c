@@ -17,6 +17,7 @@ struct collecting {
 	struct cfs_ds_model *model;
 	struct cfs_catalogue *names; /* what was met: only for finding */
 	const struct cfs_rule *rules;
+	bool *used; /* by rule */
 	const struct cfs_ds_parallel *target;
 	struct cfs_error *err;
 };
@@ -90,8 +91,10 @@ static int rule_of(const struct collecting *c, const struct cfs_param *p,
 	int r;
 
 	*out = cfs_rules_find(c->rules, name);
-	if (*out)
+	if (*out) {
+		c->used[*out - c->rules] = true;
 		return 0;
+	}
 	table = m->family ? cfs_rules_find(m->family->rules, name) : NULL;
 	r = cfs_ds_patterns_find(m->patterns, p->name, &told, c->err);
 	if (r < 0)
@@ -283,6 +286,79 @@ static int read_all(struct collecting *c)
 	return r;
 }
 
+/* Buffers are cut by rules, too. */
+static bool names_buffer(const struct cfs_ds_step *step,
+			 const struct cfs_rule *rule)
+{
+	const struct cfs_rule one[] = {*rule, {NULL, 0, 0, NULL, false}};
+
+	for (uint32_t m = 0; m < step->base.n_ranks; m++) {
+		const struct cfs_node *names =
+			cfs_node_get(step->ranks[m].model_root, "buffer_names");
+
+		for (uint32_t i = 0; i < cfs_seq_node_count(names); i++) {
+			const char *name =
+				cfs_node_as_str(cfs_seq_node_item(names, i));
+
+			if (name &&
+			    cfs_rules_find(one, cfs_ds_layer_parse(name).name))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* A rule of the user's that decides nothing is mistyped. */
+static int check_used(const struct collecting *c)
+{
+	for (uint32_t i = 0; c->rules && c->rules[i].name; i++)
+		if (!c->used[i] && !names_buffer(c->model->step, &c->rules[i]))
+			return cfs_fail(c->err, -EINVAL,
+					"rules[%u]: no parameter is called %s "
+					"in its layer, or a rule before it "
+					"decides",
+					i, c->rules[i].name);
+	return 0;
+}
+
+static uint32_t count_rules(const struct cfs_rule *rules)
+{
+	uint32_t n = 0;
+
+	while (rules && rules[n].name)
+		n++;
+	return n;
+}
+
+/* What a view's name says where the step does not; another word of it than the
+ * step's own would show weights that are wrong. */
+static int take_said(struct cfs_model_facts *facts,
+		     const struct cfs_ds_parallel *target,
+		     struct cfs_error *err)
+{
+	if (target->qkv_in_parts >= 0 && facts->qkv_in_parts >= 0 &&
+	    !target->qkv_in_parts != !facts->qkv_in_parts)
+		return cfs_fail(err, -EINVAL,
+				"%s: the step itself says otherwise; leave it "
+				"out, or overrule the step with --rules of "
+				"view add",
+				target->qkv_in_parts ? "qkvparts" : "qkvheads");
+	if (target->bias_sum >= 0 && facts->parallel_residual >= 0 &&
+	    !target->bias_sum != !facts->parallel_residual)
+		return cfs_fail(err, -EINVAL,
+				"%s: the step's own configuration says "
+				"otherwise (gpt_j_residual); leave it out, or "
+				"overrule it with --rules of view add",
+				target->bias_sum ? "biassum" : "biassame");
+	if (target->qkv_in_parts >= 0) {
+		facts->qkv_in_parts = target->qkv_in_parts;
+		facts->qkv_unknown = NULL;
+	}
+	if (target->bias_sum >= 0)
+		facts->parallel_residual = target->bias_sum;
+	return 0;
+}
+
 int cfs_ds_model_read(const struct cfs_ds_step *step,
 		      const struct cfs_ds_parallel *target,
 		      const struct cfs_rule *rules, struct cfs_ds_model *out,
@@ -290,9 +366,12 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 {
 	_cleanup_(cfs_catalogue_freep) struct cfs_catalogue *names =
 		cfs_catalogue_new();
+	_cleanup_(cfs_freep) bool *used =
+		calloc((size_t)count_rules(rules) + 1, sizeof(*used));
 	struct collecting c = {.model = out,
 			       .names = names,
 			       .rules = rules,
+			       .used = used,
 			       .target = target,
 			       .err = err};
 	size_t most = 1;
@@ -303,7 +382,7 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 	for (uint32_t m = 0; m < step->base.n_ranks; m++)
 		most += cfs_catalogue_params(step->base.ranks[m].catalogue);
 	out->v = calloc(most, sizeof(*out->v));
-	if (!names || !out->v) {
+	if (!names || !used || !out->v) {
 		cfs_ds_model_fini(out);
 		return -ENOMEM;
 	}
@@ -312,18 +391,16 @@ int cfs_ds_model_read(const struct cfs_ds_step *step,
 	out->facts.padding_cut = step->only_masters;
 	if (target->vocabulary)
 		out->facts.vocabulary = target->vocabulary;
-	if (target->qkv_in_parts >= 0) {
-		out->facts.qkv_in_parts = target->qkv_in_parts;
-		out->facts.qkv_unknown = NULL;
-	}
-	if (target->bias_sum >= 0)
-		out->facts.parallel_residual = target->bias_sum;
-	r = target->tp != step->base.topology.tp || target->whole
-		    ? cfs_ds_patterns_new(step->ranks[0].model_root,
-					  &out->patterns, err)
-		    : 0;
+	r = take_said(&out->facts, target, err);
+	if (!r)
+		r = target->tp != step->base.topology.tp || target->whole
+			    ? cfs_ds_patterns_new(step->ranks[0].model_root,
+						  &out->patterns, err)
+			    : 0;
 	if (!r)
 		r = read_all(&c);
+	if (!r)
+		r = check_used(&c);
 	if (r < 0) {
 		cfs_ds_model_fini(out);
 		return r;
