@@ -5,6 +5,7 @@
   patterns   what the checkpoint says against what is known of the family
   order      how queries, keys and values lie
   names      a model without pipeline has others
+  plain      names of no layer, buffers and extra states
   trees      a module of dictionaries, as a universal checkpoint
   converter  every file of ds_to_universal's, of a step and of a view
 """
@@ -201,12 +202,83 @@ def trees(w):
     assert files == 27 * 4, files
 
 
+def plain_rank(t, mask):
+    """Model states and optimizer state of rank @t of 2: a model whose names are
+    of no layer, in stage 1."""
+    shared = torch.arange(4.0)
+    params = {"up.weight": torch.arange(8.0).reshape(2, 4) + 100 * t,
+              "norm.weight": shared}
+    flat = torch.cat([v.reshape(-1) for v in params.values()])
+    module = {k: v.bfloat16() for k, v in params.items()}
+    module["alias.weight"] = module["norm.weight"]
+    module.update({"mask": mask, "extra._extra_state": {"version": 1}})
+    states = {
+        "module": module, "buffer_names": ["mask"], "optimizer": None,
+        "param_shapes": [{k: v.shape for k, v in params.items()}],
+        "frozen_param_shapes": None, "frozen_param_fragments": None,
+        "shared_params": {} if t else {"alias.weight": "norm.weight"},
+        "dp_world_size": 1, "mp_world_size": 2, "ds_version": "0.16.5",
+        "skipped_steps": 0, "global_steps": 2, "global_samples": 2,
+        "ds_config": {"zero_optimization": {"stage": 1},
+                      "bf16": {"enabled": True}},
+        "universal_checkpoint_info": {
+            "universal_checkpoint_version": 0.2,
+            "tp_replicated_parameter_patterns": [r"norm\..*"],
+            "parameter_with_row_parallelism_patterns": []}}
+    optim = {
+        "base_optimizer_state": {
+            "state": {0: {"step": torch.tensor(2.0), "exp_avg": flat + 1000,
+                          "exp_avg_sq": flat + 5000}},
+            "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "single_partition_of_fp32_groups": [flat.clone()],
+        "dynamic_loss_scale": False, "overflow": False, "clip_grad": 1.0,
+        "zero_stage": 1, "group_paddings": [0], "partition_count": [1],
+        "ds_version": "0.16.5"}
+    return states, {"optimizer_state_dict": optim, "ds_config": {},
+                    "ds_version": "0.16.5"}
+
+
+def save_plain(w, masks):
+    run = tempfile.mkdtemp(dir=w.top)
+    os.mkdir(f"{run}/{TAG}")
+    for t, mask in enumerate(masks):
+        states, optim = plain_rank(t, mask)
+        torch.save(states, f"{run}/{TAG}/mp_rank_0{t}_model_states.pt")
+        torch.save(optim, f"{run}/{TAG}/bf16_zero_pp_rank_0_mp_rank_0{t}"
+                   "_optim_states.pt")
+    return run
+
+
+def plain(w):
+    """Names of no layer, a buffer and an extra state: all of them stay."""
+    run = save_plain(w, (torch.ones(3), torch.ones(3)))
+    module = load(f"{w.export(run, '@tp1')}/mp_rank_00_model_states.pt")[
+        "module"]
+    have = [plain_rank(t, torch.ones(3))[0]["module"] for t in range(2)]
+    assert list(module) == list(have[0]), list(module)
+    assert torch.equal(module["up.weight"],
+                       torch.cat([m["up.weight"] for m in have]))
+    for name in ("norm.weight", "alias.weight", "mask"):
+        assert torch.equal(module[name], have[0][name]), name
+    assert module["extra._extra_state"] == {"version": 1}
+
+    run = save_plain(w, (torch.ones(3), torch.zeros(3)))
+    w.refused(run, "@tp1", "mask", "ranks 0 and 1", "--rules")
+
+    run = save_plain(w, (torch.ones(3), torch.ones(3)))
+    for t in range(2):
+        w.edit(run, f"mp_rank_0{t}_model_states.pt",
+               lambda s: s["module"].pop("up.weight"))
+    w.refused(run, "@tp1", "up.weight")
+
+
 def main():
     sys.meta_path.insert(0, run_mds.Unpickled())
     top = tempfile.mkdtemp(prefix="ckptfs-mds-")
     try:
         w = Work(top)
-        for test in (drift, patterns, order, names, trees, converter):
+        for test in (drift, patterns, order, names, plain, trees,
+                     converter):
             test(w)
             print("ok", test.__name__, flush=True)
     finally:

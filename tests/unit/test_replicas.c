@@ -157,6 +157,29 @@ START_TEST(what_is_cut_is_not_compared)
 }
 END_TEST
 
+/* The same two files as ranks of two stages: rank 1 of both is looked at. */
+START_TEST(tied_copies_of_every_rank)
+{
+	const uint32_t changed = 7;
+	struct cfs_error err = {""};
+	struct cfs_step_rank ranks[4];
+	struct two two;
+
+	open_two(&two, NORM, CFS_TP_CUT, &changed, 1);
+	two.whole.name = (struct cfs_ds_layer_name){.form = CFS_DS_FORM_TIED,
+						    .name = "norm.weight"};
+	for (uint32_t i = 0; i < 4; i++)
+		ranks[i] = two.ranks[0];
+	two.step.base.ranks = ranks;
+	two.step.base.n_ranks = 4;
+	ck_assert_int_eq(cfs_ds_check_tied(&two.model, &err), 0);
+	ranks[3] = two.ranks[1];
+	ck_assert_int_eq(cfs_ds_check_tied(&two.model, &err), -ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(err.text, "tensor-parallel rank 1"));
+	close_two(&two);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("replicas");
@@ -169,6 +192,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, ends_of_a_large_one);
 	tcase_add_test(tc, a_stretch_of_a_large_one);
 	tcase_add_test(tc, what_is_cut_is_not_compared);
+	tcase_add_test(tc, tied_copies_of_every_rank);
 	suite_add_tcase(s, tc);
 	return s;
 }
