@@ -135,5 +135,46 @@ def test_clipping_unknown():
         shown(r, source, "zero1-zeroopt")
 
 
+LAYERS = "llama-bf16_tp2-pp2-dp2"
+OLDER = "global_step1"
+
+
+def test_layer_files_missing():
+    """A step that lacks one is not whole: an older one is taken instead."""
+    ranks = [f"layer_0{{}}-model_0{t}-model_states.pt" for t in (0, 1)]
+    for lost in ([ranks[1].format(3)], [r.format(3) for r in ranks],
+                 [r.format(8) for r in ranks]):
+        with Runs(LAYERS) as r:
+            top = f"{r.top}/{LAYERS}"
+            shutil.copytree(f"{top}/{STEP}", f"{top}/{OLDER}")
+            assert f"/{STEP}/" in run("resolve", f"{top}/@dp1"), run.stderr
+            for name in lost:
+                os.unlink(f"{top}/{STEP}/{name}")
+            listed = {line.split()[0].rstrip("/"): line
+                      for line in run("ls", top).splitlines() if line}
+            assert "incomplete" in listed[STEP], listed
+            assert "incomplete" not in listed[OLDER], listed
+            assert f"/{OLDER}/" in run("resolve", f"{top}/@dp1"), run.stderr
+            for view in ("dp1", "tp1-vocab61"):
+                said = why(r, LAYERS, view)
+                assert f"{lost[0]} is missing" in said, said
+            run("export", f"{top}/{STEP}/@dp1", f"{r.top}/out", status=1)
+            assert f"{lost[0]} is missing" in run.stderr, run.stderr
+            assert not os.path.exists(f"{r.top}/out")
+
+
+def test_layer_file_lacks_a_tensor():
+    with Runs(LAYERS) as r:
+        path = f"{r.top}/{LAYERS}/{STEP}/layer_03-model_01-model_states.pt"
+        with zipfile.ZipFile(path) as old:
+            records = [(i, old.read(i)) for i in old.infolist()]
+        with zipfile.ZipFile(path, "w") as new:
+            for info, data in records:
+                new.writestr(info, data.replace(b"mlp.linear1", b"mlp.linear9"))
+        said = why(r, LAYERS, "tp1-vocab61")
+        assert f"{os.path.basename(path)}: has no mlp.linear1.weight" in said, \
+            said
+
+
 if __name__ == "__main__":
     sys.exit(main(globals()))

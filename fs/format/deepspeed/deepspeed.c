@@ -91,17 +91,13 @@ static int check_one(void *arg, uint32_t i, struct cfs_error *err)
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", name) : 0;
 }
 
-/* The first model states count the ranks. */
-static int check_counts(struct cfs_source *source, const char *path,
-			const char *name, const struct cfs_ds_names *names,
-			struct cfs_error *err)
+static int parse(struct cfs_source *source, const char *path, const char *name,
+		 struct cfs_torchfile **torch_out, struct cfs_error *err)
 {
-	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *torch = NULL;
 	_cleanup_(cfs_filetab_unrefp) struct cfs_filetab *tab = NULL;
 	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
 	struct cfs_version version;
-	char full[4096], buf[96];
-	uint64_t dp, mp;
+	char full[4096];
 	uint32_t row;
 	struct stat st;
 	int r;
@@ -120,21 +116,25 @@ static int check_counts(struct cfs_source *source, const char *path,
 	r = cfs_filetab_add(tab, full, &version, &row);
 	if (!r)
 		r = cfs_torchfile_read(file, version.size, tab, row, NULL,
-				       &torch, err);
-	if (r < 0)
-		return cfs_fail_prefix(err, r, "%s", name);
-	if (cfs_node_as_u64(
-		    cfs_node_get(cfs_torchfile_root(torch), "mp_world_size"),
-		    &mp) &&
+				       torch_out, err);
+	return r < 0 ? cfs_fail_prefix(err, r, "%s", name) : 0;
+}
+
+/* The first model states (@root) count the ranks. */
+static int check_counts(const struct cfs_node *root,
+			const struct cfs_ds_names *names, struct cfs_error *err)
+{
+	uint64_t dp, mp;
+	char buf[96];
+
+	if (cfs_node_as_u64(cfs_node_get(root, "mp_world_size"), &mp) &&
 	    mp > names->n_mp)
 		return cfs_fail(err, -ENOENT,
 				"files of %llu model-parallel ranks are "
 				"missing",
 				(unsigned long long)mp - names->n_mp);
 	if (names->n_dp &&
-	    cfs_node_as_u64(
-		    cfs_node_get(cfs_torchfile_root(torch), "dp_world_size"),
-		    &dp) &&
+	    cfs_node_as_u64(cfs_node_get(root, "dp_world_size"), &dp) &&
 	    dp > names->n_dp) {
 		struct cfs_ds_name missing = {.kind = CFS_DS_OPTIM,
 					      .dp = names->n_dp,
@@ -143,12 +143,61 @@ static int check_counts(struct cfs_source *source, const char *path,
 		return cfs_fail(err, -ENOENT, "%s is missing",
 				cfs_ds_name_format(&missing, buf, sizeof(buf)));
 	}
-	if (!names->n_dp && cfs_node_is_seq(cfs_node_get(
-				    cfs_torchfile_root(torch), "param_shapes")))
+	if (!names->n_dp && cfs_node_is_seq(cfs_node_get(root, "param_shapes")))
 		return cfs_fail(err, -ENOENT,
 				"optimizer files (…optim_states.pt) are "
 				"missing");
 	return 0;
+}
+
+struct stages {
+	struct cfs_source *source;
+	const char *path;
+	const struct cfs_ds_list *list;
+	uint32_t tp;
+};
+
+/* The layers of stage @i, by the model states of its first rank. */
+static int check_stage(void *arg, uint32_t i, struct cfs_error *err)
+{
+	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *torch = NULL;
+	const struct stages *s = arg;
+	const struct cfs_ds_entry *e =
+		cfs_ds_list_find(s->list, CFS_DS_MODEL, i * s->tp, 0);
+	int r = parse(s->source, s->path, e->name, &torch, err);
+
+	return r ? r
+		 : cfs_ds_list_layers(s->list, cfs_torchfile_root(torch), s->tp,
+				      err);
+}
+
+static int check_inside(struct cfs_source *source, const char *path,
+			const struct cfs_ds_list *list,
+			const struct cfs_ds_names *names, struct cfs_error *err)
+{
+	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *torch = NULL;
+	struct stages stages = {source, path, list,
+				cfs_ds_list_tp(list, names->n_mp)};
+	const struct cfs_node *root, *module, *dims;
+	uint64_t tp;
+	uint32_t n;
+	const struct cfs_ds_entry *first = cfs_ds_list_kind(
+		list, names->zero3 ? CFS_DS_MODEL_ZERO3 : CFS_DS_MODEL, &n);
+	int r = parse(source, path, first->name, &torch, err);
+
+	if (r < 0)
+		return r;
+	root = cfs_torchfile_root(torch);
+	r = check_counts(root, names, err);
+	module = cfs_node_get(root, "module");
+	if (r < 0 || names->zero3 || !module || !cfs_node_is_none(module))
+		return r;
+	dims = cfs_node_get(root, "checkpoint_parallel_dimensions");
+	if (cfs_node_as_u64(cfs_node_get(dims, "tp_degree"), &tp) && tp &&
+	    tp <= names->n_mp && !(names->n_mp % tp))
+		stages.tp = (uint32_t)tp;
+	return cfs_ds_parallel(names->n_mp / stages.tp, check_stage, &stages,
+			       err);
 }
 
 int cfs_ds_complete(struct cfs_source *source, const char *path,
@@ -156,10 +205,8 @@ int cfs_ds_complete(struct cfs_source *source, const char *path,
 {
 	_cleanup_(cfs_ds_list_fini) struct cfs_ds_list list = {0};
 	struct ends ends = {source, path, &list};
-	const struct cfs_ds_entry *model;
 	struct cfs_error own = {""};
 	struct cfs_ds_names names;
-	uint32_t n;
 	int r;
 
 	r = cfs_ds_list_read(source, path, &list);
@@ -170,12 +217,8 @@ int cfs_ds_complete(struct cfs_source *source, const char *path,
 		return 1; /* it cannot be told, so nothing is held against it */
 	if (!r)
 		r = cfs_ds_parallel(list.n, check_one, &ends, &own);
-	if (!r) {
-		model = cfs_ds_list_kind(
-			&list, names.zero3 ? CFS_DS_MODEL_ZERO3 : CFS_DS_MODEL,
-			&n);
-		r = check_counts(source, path, model->name, &names, &own);
-	}
+	if (!r)
+		r = check_inside(source, path, &list, &names, &own);
 	if (!r)
 		return 1;
 	if (err)

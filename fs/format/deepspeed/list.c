@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/format/deepspeed/layer.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"
 
@@ -204,6 +205,100 @@ static int check_kinds(const struct cfs_ds_list *list, struct cfs_error *err)
 	return 0;
 }
 
+/* ---- a pipeline's layers ---- */
+
+/* Does every tensor-parallel rank have layer @layer? */
+static int check_layer(const struct cfs_ds_list *list, uint32_t layer,
+		       uint32_t tp, struct cfs_error *err)
+{
+	uint32_t n;
+	const struct cfs_ds_entry *e = cfs_ds_list_kind(list, CFS_DS_LAYER, &n);
+
+	for (uint32_t t = 0; t < tp; t++) {
+		struct cfs_ds_name want = {.kind = CFS_DS_LAYER,
+					   .dp = layer,
+					   .mp = t,
+					   .plain_layer =
+						   e && e->parsed.plain_layer};
+
+		if (!cfs_ds_list_find(list, CFS_DS_LAYER, t, layer))
+			return missing(&want, err);
+	}
+	return 0;
+}
+
+uint32_t cfs_ds_list_tp(const struct cfs_ds_list *list, uint32_t n_mp)
+{
+	uint32_t n, tp;
+	const struct cfs_ds_entry *e = cfs_ds_list_kind(list, CFS_DS_LAYER, &n);
+
+	if (!e)
+		return n_mp;
+	/* Sorted by rank.  Stages have equally many: if those that are seen do
+	 * not divide the whole, there are more. */
+	tp = e[n - 1].parsed.mp + 1;
+	while (tp < n_mp && n_mp % tp)
+		tp++;
+	return CFS_MIN(tp, n_mp);
+}
+
+/* What one tensor-parallel rank has all have.  Functions between layers have
+ * no files, so gaps in the numbers say nothing. */
+static int check_layers(const struct cfs_ds_list *list, uint32_t n_mp,
+			struct cfs_error *err)
+{
+	uint32_t n, tp = cfs_ds_list_tp(list, n_mp);
+	const struct cfs_ds_entry *e = cfs_ds_list_kind(list, CFS_DS_LAYER, &n);
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < n; i++)
+		r = check_layer(list, e[i].parsed.dp, tp, err);
+	return r;
+}
+
+static int check_names(const struct cfs_ds_list *list,
+		       const struct cfs_node *shapes, uint32_t tp,
+		       struct cfs_error *err)
+{
+	uint32_t last = UINT32_MAX;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < cfs_map_node_count(shapes); i++) {
+		struct cfs_ds_layer_name name;
+		struct cfs_node *key, *value;
+
+		cfs_map_node_pair(shapes, i, &key, &value);
+		if (!cfs_node_as_str(key))
+			continue;
+		name = cfs_ds_layer_parse(cfs_node_as_str(key));
+		if (name.form != CFS_DS_FORM_PIPELINE || name.layer == last)
+			continue;
+		last = name.layer;
+		r = check_layer(list, last, tp, err);
+	}
+	return r;
+}
+
+int cfs_ds_list_layers(const struct cfs_ds_list *list,
+		       const struct cfs_node *model_root, uint32_t tp,
+		       struct cfs_error *err)
+{
+	const struct cfs_node *module = cfs_node_get(model_root, "module");
+	const struct cfs_node *shapes =
+		cfs_node_get(model_root, "param_shapes");
+	int r = 0;
+
+	if (!module || !cfs_node_is_none(module))
+		return 0;
+	if (!cfs_node_is_seq(shapes))
+		return check_names(list, shapes, tp, err);
+	for (uint32_t g = 0; !r && g < cfs_seq_node_count(shapes); g++)
+		r = check_names(list, cfs_seq_node_item(shapes, g), tp, err);
+	return r;
+}
+
+/* ---- all of it ---- */
+
 int cfs_ds_list_check(const struct cfs_ds_list *list, struct cfs_ds_names *out,
 		      struct cfs_error *err)
 {
@@ -237,6 +332,8 @@ int cfs_ds_list_check(const struct cfs_ds_list *list, struct cfs_ds_names *out,
 	if (!r)
 		r = check_grid(list, CFS_DS_OPTIM, names.n_mp, names.n_dp,
 			       names.bf16, err);
+	if (!r)
+		r = check_layers(list, names.n_mp, err);
 	if (!r)
 		*out = names;
 	return r;

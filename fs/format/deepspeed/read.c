@@ -276,6 +276,9 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 		r = cfs_ds_flatten(step, m);
 	if (!r)
 		r = cfs_ds_read_facts(step, list, names.zero3, err);
+	for (uint32_t m = 0; !r && m < names.n_mp; m++)
+		r = cfs_ds_list_layers(list, step->ranks[m].model_root,
+				       step->base.topology.tp, err);
 	if (!r)
 		r = cfs_ds_agree_models(step, err);
 	if (!r)

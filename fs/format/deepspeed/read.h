@@ -59,6 +59,15 @@ CFS_MUST_CHECK int cfs_ds_list_check(const struct cfs_ds_list *list,
 				     struct cfs_ds_names *out,
 				     struct cfs_error *err);
 
+/* How many tensor-parallel ranks the names of layer files speak for; without
+ * such files all @n_mp. */
+uint32_t cfs_ds_list_tp(const struct cfs_ds_list *list, uint32_t n_mp);
+/* -ENOENT unless every one of @tp ranks has the layers of a pipeline's stage,
+ * as the param_shapes of its model states tell them. */
+CFS_MUST_CHECK int cfs_ds_list_layers(const struct cfs_ds_list *list,
+				      const struct cfs_node *model_root,
+				      uint32_t tp, struct cfs_error *err);
+
 /* ---- read_files.c ---- */
 
 /* Runs fn(arg, i, err) for i < n in several threads.  Returns the error of

@@ -5,6 +5,7 @@
  * tells; it is taken where only one tensor nobody else claims has its name and
  * shape.
  */
+#include "fs/format/deepspeed/layer.h"
 #include "fs/format/deepspeed/read.h"
 
 #include <errno.h>
@@ -132,6 +133,29 @@ static int read_tensor(struct layers *l, const struct cfs_ds_name *at,
 	return r;
 }
 
+/* Has the file of layer @at, with @root, what its stages' parameters need? */
+static int check_names(struct layers *l, const struct cfs_ds_name *at,
+		       const struct cfs_node *root, struct cfs_error *err)
+{
+	const struct cfs_step *step = &l->step->base;
+
+	for (uint32_t m = at->mp; m < step->n_ranks; m += step->topology.tp) {
+		const struct cfs_catalogue *cat = step->ranks[m].catalogue;
+
+		for (uint32_t i = 0; i < cfs_catalogue_params(cat); i++) {
+			struct cfs_ds_layer_name name = cfs_ds_layer_parse(
+				cfs_catalogue_param(cat, i)->name);
+
+			if (name.form == CFS_DS_FORM_PIPELINE &&
+			    name.layer == at->dp &&
+			    !cfs_node_get(root, name.name))
+				return cfs_fail(err, -EINVAL, "has no %s",
+						name.name);
+		}
+	}
+	return 0;
+}
+
 static int read_layer(void *arg, uint32_t i, struct cfs_error *err)
 {
 	_cleanup_(cfs_torchfile_freep) struct cfs_torchfile *torch = NULL;
@@ -152,6 +176,9 @@ static int read_layer(void *arg, uint32_t i, struct cfs_error *err)
 	if (r < 0)
 		return r;
 	root = cfs_torchfile_root(torch);
+	pthread_mutex_lock(&l->lock);
+	r = step->topology.pipeline ? check_names(l, &at, root, err) : 0;
+	pthread_mutex_unlock(&l->lock);
 	for (uint32_t k = 0; !r && k < cfs_map_node_count(root); k++) {
 		struct cfs_node *key, *value;
 		struct cfs_torch_tensor t;
