@@ -144,14 +144,21 @@ static void set_states(struct cfs_ds_step *step, uint32_t i)
 	step->ranks[i].model_root = rm->from->ranks[rank].model_root;
 }
 
-static int make_ranks(struct cfs_ds_step *step)
+static int make_ranks(struct cfs_ds_step *step, struct cfs_error *err)
 {
+	struct cfs_ds_remodel *rm = step->remodel;
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < step->base.n_ranks; i++) {
 		set_states(step, i);
-		r = cfs_ds_remodel_rank(step->remodel, i,
-					&step->base.ranks[i].catalogue);
+		r = cfs_ds_remodel_rank(rm, i, &step->base.ranks[i].catalogue);
+		if (!r && rm->pp &&
+		    !cfs_catalogue_params(step->base.ranks[i].catalogue))
+			return cfs_fail(err, -EINVAL,
+					"stage %u of %u would have no "
+					"parameter: of %u layers %u have some",
+					i / rm->tp, rm->pp, rm->model.n_layers,
+					rm->layers.n);
 	}
 	return r;
 }
@@ -221,7 +228,7 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	if (!r && target->pp && !target->whole)
 		r = cfs_ds_stages_find(made->remodel, err);
 	if (!r)
-		r = make_ranks(made);
+		r = make_ranks(made, err);
 	if (r < 0) {
 		cfs_step_unref(&made->base);
 		return r;

@@ -13,6 +13,8 @@
 #include "store/util/error.h"
 #include "store/util/grow.h"
 
+#define FILES_MAX 65536u /* of optimizer states: a typo, not a job */
+
 int cfs_ds_tree_add(struct cfs_ds_tree *t, const char *name,
 		    const struct cfs_ds_plan *plan)
 {
@@ -197,6 +199,11 @@ int cfs_ds_write_step(struct cfs_step *step, const struct cfs_resolved *target,
 	struct cfs_ds_tree *t;
 	int r;
 
+	if ((uint64_t)target->topology.dp * step->n_ranks > FILES_MAX)
+		return cfs_fail(err, -EINVAL,
+				"dp%u: more than %u files of %u model-parallel "
+				"ranks",
+				target->topology.dp, FILES_MAX, step->n_ranks);
 	r = cfs_ds_write_possible(cfs_ds_step_of(step), &target->topology,
 				  elastic, err);
 	if (!r)
