@@ -236,10 +236,10 @@ uint32_t cfs_ds_list_tp(const struct cfs_ds_list *list, uint32_t n_mp)
 		return n_mp;
 	/* Sorted by rank.  Stages have equally many: if those that are seen do
 	 * not divide the whole, there are more. */
-	tp = e[n - 1].parsed.mp + 1;
-	while (tp < n_mp && n_mp % tp)
-		tp++;
-	return CFS_MIN(tp, n_mp);
+	for (tp = e[n - 1].parsed.mp + 1; tp && tp < n_mp; tp++)
+		if (!(n_mp % tp))
+			return tp;
+	return n_mp;
 }
 
 /* What one tensor-parallel rank has all have.  Functions between layers have
