@@ -121,7 +121,7 @@ START_TEST(test_full)
 	for (n = 0; n < 700; n++)
 		len += (size_t)sprintf(text + len,
 				       "%s{\"name\":\"mlp.%040d\","
-				       "\"kind\":\"rows\"}",
+				       "\"is\":\"rows\"}",
 				       n ? "," : "", n);
 	(void)sprintf(text + len, "]}");
 	for (n = 0; !r && n < 40; n++) {
