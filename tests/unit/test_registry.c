@@ -115,6 +115,7 @@ START_TEST(test_full)
 {
 	struct cfs_error err = {.text = ""};
 	char *text = malloc(100000);
+	struct cfs_registry_entry found;
 	int r = 0, n;
 	size_t len = (size_t)sprintf(text, "{\"rules\":[");
 
@@ -136,7 +137,9 @@ START_TEST(test_full)
 	}
 	ck_assert_int_eq(r, -EFBIG);
 	ck_assert_int_gt(n, 10);
-	expect("/full", "v0", "pp2");
+	ck_assert_int_eq(cfs_registry_find("/full", "v0", &found), 0);
+	ck_assert_str_eq(found.options, text);
+	cfs_registry_entry_fini(&found);
 	ck_assert_int_eq(cfs_registry_remove("/full", "v1", NULL), 0);
 	free(text);
 }

@@ -80,8 +80,8 @@ static int translate(const char *s, char *buf, size_t size)
 {
 	size_t n = 0;
 
-	memcpy(buf, "^(", 2);
-	n = 2;
+	buf[n++] = '^';
+	buf[n++] = '(';
 	for (; *s; s++) {
 		char one[3] = {*s};
 		const char *put = one;
@@ -100,10 +100,11 @@ static int translate(const char *s, char *buf, size_t size)
 			put = escaped(*++s, one);
 		if (!put)
 			return -ENOTSUP;
-		memcpy(buf + n, put, strlen(put));
-		n += strlen(put);
+		while (*put)
+			buf[n++] = *put++;
 	}
-	memcpy(buf + n, ")", 2);
+	buf[n++] = ')';
+	buf[n] = '\0';
 	return 0;
 }
 

@@ -98,7 +98,7 @@ static int compare(const struct cfs_ds_step *step, struct place a,
 
 	*role_out = CFS_ROLES_MAX;
 	for (uint32_t k = first; k < cfs_catalogue_roles(cat); k++) {
-		bool same;
+		bool same = false;
 		int r;
 
 		if (!cfs_catalogue_has(cat, a.index, k) ||
