@@ -126,7 +126,7 @@ START_TEST(test_full)
 				       n ? "," : "", n);
 	(void)sprintf(text + len, "]}");
 	for (n = 0; !r && n < 40; n++) {
-		char name[8];
+		char name[16];
 		struct cfs_registry_entry e;
 
 		(void)snprintf(name, sizeof(name), "v%d", n);
