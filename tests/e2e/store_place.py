@@ -55,8 +55,10 @@ class Store:
 
     def kill(self):
         """As the kernel's OOM killer does: no goodbye."""
-        os.kill(self.pid, signal.SIGKILL)
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
         self.wait_gone()
+        self._force(pid)
         # Its other threads may hold the connection a moment longer.
         for _ in range(2000):
             try:
@@ -65,6 +67,20 @@ class Store:
                 return
             time.sleep(0.005)
         raise AssertionError("the mount of a dead daemon answers")
+
+    def _force(self, pid):
+        """A thread that told the kernel of a change waits for a directory
+        which a request holds that nobody will answer any more; neither ends
+        but by force."""
+        for _ in range(400):
+            try:
+                if len(os.listdir(f"/proc/{pid}/task")) <= 1:
+                    return
+            except FileNotFoundError:
+                return
+            time.sleep(0.005)
+        print("a killed daemon's thread is stuck in the kernel: umount -f")
+        run("umount", "-f", self.mnt)  # busy, but ends its requests
 
     def wait_gone(self):
         deadline = time.monotonic() + 60
