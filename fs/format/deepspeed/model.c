@@ -337,6 +337,7 @@ static int take_said(struct cfs_model_facts *facts,
 		     struct cfs_error *err)
 {
 	if (target->qkv_in_parts >= 0 && facts->qkv_in_parts >= 0 &&
+	    !facts->qkv_unknown &&
 	    !target->qkv_in_parts != !facts->qkv_in_parts)
 		return cfs_fail(err, -EINVAL,
 				"%s: the step itself says otherwise; leave it "
