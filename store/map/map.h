@@ -133,11 +133,10 @@ uint32_t cfs_map_find(const struct cfs_map *map, uint64_t off);
  * parts of the first and last one) that show it, in order: @len bytes at
  * @child_off of its child.  Non-zero from @fn stops and is returned. */
 uint64_t cfs_map_gather_run(const struct cfs_map *map, uint32_t index);
-CFS_MUST_CHECK int cfs_map_gather_each(const struct cfs_map *map,
-				       uint32_t index,
-				       int (*fn)(void *arg, uint64_t child_off,
-						 uint64_t len),
-				       void *arg);
+CFS_MUST_CHECK int
+cfs_map_gather_each(const struct cfs_map *map, uint32_t index,
+		    int (*fn)(void *arg, uint64_t child_off, uint64_t len),
+		    void *arg);
 
 /* Every file index the map and its children read, ascending, through @fn;
  * anything but 0 from it stops and is returned. */
