@@ -95,7 +95,7 @@ static int check_shape(const struct cfs_put *put, uint64_t *box_out,
 
 int cfs_put_check(struct cfs_put *put, struct cfs_error *err)
 {
-	uint64_t box;
+	uint64_t box = 0;
 	int r = check_names(put, err);
 
 	if (!r && !known_dtype(put->dtype))
