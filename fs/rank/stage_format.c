@@ -191,8 +191,6 @@ static int plan_deepspeed(struct cfs_stage *stage, struct reading *rd,
 	r = rd->step->format->resolve(rd->step, &request, &resolved, err);
 	if (r < 0)
 		return r;
-	/* a universal checkpoint's own layout is never what is asked for */
-	resolved.topology.universal = false;
 	return rd->step->format->write(rd->step, &resolved, &rd->tree, err);
 }
 
