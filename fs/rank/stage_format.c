@@ -230,5 +230,5 @@ int cfs_stage_format(struct cfs_stage *stage, struct cfs_error *err)
 		return cfs_puts_universal(&g.puts, make_file, &t, err);
 	if (!strcmp(format, "deepspeed"))
 		return make_deepspeed(stage, &g.puts, &t, err);
-	return cfs_fail(err, -ENOTSUP, "format %s: not yet", format);
+	return cfs_puts_safetensors(&g.puts, make_file, &t, err);
 }
