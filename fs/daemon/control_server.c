@@ -14,7 +14,7 @@
 #include <time.h>
 
 #include "fs/daemon/verb.h"
-#include "fs/daemon/wire.h"
+#include "store/util/wire.h"
 #include "store/util/log.h"
 
 #define CALLERS_MAX	  16u
