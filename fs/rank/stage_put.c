@@ -223,19 +223,16 @@ static int write_put(struct cfs_stage_stream *s, const void *data, size_t len,
 
 static int end_put(struct cfs_stage_stream *s, struct cfs_error *err)
 {
-	struct cfs_stage *stage = s->stage;
-	bool room;
+	struct cfs_stage_part *part = &s->stage->parts[s->rank];
 
 	if (s->left)
 		return cfs_fail(err, -EINVAL,
 				"%s: of rank %u's slice %llu bytes are missing",
 				s->name, s->rank, (unsigned long long)s->left);
-	(void)pthread_mutex_lock(&stage->lock);
-	room = CFS_GROW(stage->puts, stage->n_puts, stage->cap_puts);
-	if (room)
-		stage->puts[stage->n_puts++] = s->put;
-	(void)pthread_mutex_unlock(&stage->lock);
-	return room ? 0 : -ENOMEM;
+	if (!CFS_GROW(part->puts, part->n_puts, part->cap_puts))
+		return -ENOMEM;
+	part->puts[part->n_puts++] = s->put;
+	return 0;
 }
 
 /* ---- files and objects ---- */

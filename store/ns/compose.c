@@ -15,6 +15,10 @@ struct cfs_ns_content {
 	struct cfs_ns *ns;
 	struct cfs_pin pin;
 	uint64_t size;
+	/* Of its pieces: gc was told of one more reference.  Relaxed: told
+	 * twice is told.  Once is enough while it is pinned: a later gc sees
+	 * the pin. */
+	atomic_bool *told;
 };
 
 int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
@@ -32,6 +36,11 @@ int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
 		r = cfs_ino_pin(i, &c->pin, &st);
 	if (r < 0)
 		return r;
+	c->told = calloc(c->pin.pieces->n + 1, sizeof(*c->told));
+	if (!c->told) {
+		cfs_ino_unpin(ns, &c->pin);
+		return -ENOMEM;
+	}
 	c->ns = ns;
 	c->size = (uint64_t)st.st_size;
 	if (st_out)
@@ -45,6 +54,7 @@ void cfs_ns_content_close(struct cfs_ns_content *content)
 	if (!content)
 		return;
 	cfs_ino_unpin(content->ns, &content->pin);
+	free(content->told);
 	free(content);
 }
 
@@ -85,6 +95,24 @@ static int push(struct compose *c, const struct cfs_piece *e)
 	return cfs_pieces_push(p, e);
 }
 
+/* gc under way keeps what is referred to once more. */
+static int tell(const struct cfs_ns_content *content, size_t i)
+{
+	const struct cfs_piece *e = &content->pin.pieces->v[i];
+	struct cfs_digest digest = e->digest;
+	int r;
+
+	if (atomic_load_explicit(&content->told[i], memory_order_relaxed))
+		return 0;
+	if (e->blob && !cfs_blob_poll(e->blob, &digest))
+		return 0; /* on its way: ingest tells gc */
+	r = cfs_store_touch_chunk(content->ns->store, &digest);
+	if (r == 0)
+		atomic_store_explicit(&content->told[i], true,
+				      memory_order_relaxed);
+	return r;
+}
+
 static int refer(struct compose *c, const struct cfs_ns_part *part)
 {
 	const struct cfs_pieces *all = part->content->pin.pieces;
@@ -101,7 +129,9 @@ static int refer(struct compose *c, const struct cfs_ns_part *part)
 		e.len = CFS_MIN(e.off + e.len, end) - from;
 		e.chunk_off += (uint32_t)(from - e.off);
 		e.off = part->off + (from - off);
-		r = push(c, &e);
+		r = tell(part->content, i);
+		if (r == 0)
+			r = push(c, &e);
 	}
 	return r;
 }
@@ -171,28 +201,6 @@ static int collect(struct compose *c, const struct cfs_ns_part *parts, size_t n)
 	return r < 0 ? r : send_blob(c);
 }
 
-/* Inside: gc under way keeps what is referred to once more. */
-static int touch(struct compose *c)
-{
-	const struct cfs_digest *last = NULL;
-
-	for (size_t i = 0; i < c->pieces->n; i++) {
-		const struct cfs_piece *e = &c->pieces->v[i];
-		struct cfs_digest digest = e->digest;
-		int r;
-
-		if (e->blob && !cfs_blob_poll(e->blob, &digest))
-			continue; /* on its way: ingest tells gc */
-		if (!e->blob && last && !cfs_digest_cmp(last, &e->digest))
-			continue;
-		r = cfs_store_touch_chunk(c->ino->ns->store, &digest);
-		if (r < 0)
-			return r;
-		last = e->blob ? last : &e->digest;
-	}
-	return 0;
-}
-
 /* Inside, lock held. */
 static int paste(struct compose *c, uint64_t from)
 {
@@ -236,10 +244,8 @@ int cfs_ns_compose(struct cfs_ns_file *file, const struct cfs_ns_part *parts,
 	r = cfs_ino_load(ino);
 	if (r == 0) {
 		cfs_store_enter(store);
-		r = touch(&c);
 		(void)pthread_mutex_lock(&ino->lock);
-		if (r == 0)
-			r = paste(&c, from);
+		r = paste(&c, from);
 		(void)pthread_mutex_unlock(&ino->lock);
 		cfs_store_leave(store);
 	}

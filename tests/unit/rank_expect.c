@@ -1,82 +1,65 @@
-#include "tests/unit/rank_expect.h"
+/* A step as its format's reader sees it. */
+#include "tests/unit/rank_model.h"
 
 #include <string.h>
 
 #include "fs/format/format.h"
+#include "store/ns/ns.h"
 #include "store/util/error.h"
-#include "tests/test.h"
 
-struct expected {
-	struct cfs_source *source;
+/* All elements of what was put, through the format's reader. */
+void rank_expect_step(struct cfs_ns *ns, const char *name, const char *path,
+		      uint32_t dp)
+{
+	const struct cfs_format *format = !strcmp(name, "universal")
+						  ? &cfs_format_universal
+						  : &cfs_format_deepspeed;
+	struct cfs_source *source = NULL;
 	struct cfs_filepool *pool;
-	struct cfs_step *step;
-	const struct cfs_catalogue *cat;
-};
-
-struct expected *expect_open(const char *run, const char *step)
-{
-	struct expected *e = calloc(1, sizeof(*e));
+	struct cfs_step *step = NULL;
 	struct cfs_error err = {""};
+	int r;
 
-	ck_assert_ptr_nonnull(e);
-	ck_assert_int_eq(cfs_source_dir_open(run, &e->source), 0);
-	e->pool = cfs_filepool_new(e->source);
-	ck_assert_msg(cfs_format_deepspeed.read(e->source, e->pool, step,
-						&e->step, &err) == 0,
-		      "%s", err.text);
-	e->cat = e->step->ranks[0].catalogue;
-	return e;
-}
+	ck_assert_int_eq(cfs_source_ns_open(ns, &source), 0);
+	pool = cfs_filepool_new(source);
+	ck_assert_int_eq(format->probe(source, path), 1);
+	ck_assert_int_eq(format->complete(source, path, &err), 1);
+	r = format->read(source, pool, path, &step, &err);
+	ck_assert_msg(r == 0, "%s: %d %s", path, r, err.text);
+	ck_assert_int_eq(step->global_steps, 7);
+	if (dp)
+		ck_assert_uint_eq(step->topology.dp, dp);
+	for (size_t t = 0; t < CFS_ARRAY_SIZE(model); t++)
+		for (size_t k = 0; k < 3; k++) {
+			const struct cfs_catalogue *cat =
+				step->ranks[0].catalogue;
+			uint64_t n = model[t].rows * model[t].columns;
+			_cleanup_(cfs_freep) float *want =
+				values(&model[t], t * 8 + k);
+			_cleanup_(cfs_freep) float *have = malloc(n * 4);
+			struct cfs_map *map = cfs_map_new(step->files);
+			struct cfs_reader *reader = NULL;
+			uint32_t i;
 
-void expect_close(struct expected *e)
-{
-	cfs_step_unref(e->step);
-	cfs_filepool_free(e->pool);
-	cfs_source_free(e->source);
-	free(e);
-}
-
-uint8_t *expect_bytes(const struct expected *e, const char *name,
-		      const char *role, enum cfs_dtype *dtype_out,
-		      uint64_t *len_out)
-{
-	struct cfs_map *map = cfs_map_new(e->step->files);
-	struct cfs_reader *reader;
-	struct cfs_error err = {""};
-	uint32_t param, k = 0;
-	uint8_t *bytes;
-
-	ck_assert_int_eq(cfs_catalogue_find(e->cat, name, &param), 0);
-	while (strcmp(cfs_catalogue_role_name(e->cat, k), role) != 0)
-		k++;
-	*dtype_out = cfs_catalogue_dtype(e->cat, param, k);
-	ck_assert_int_eq(
-		cfs_catalogue_append(e->cat, param, k, 0,
-				     cfs_catalogue_param(e->cat, param)->numel,
-				     map),
-		0);
-	cfs_map_seal(map);
-	*len_out = cfs_map_size(map);
-	bytes = malloc(*len_out + 1);
-	ck_assert_int_eq(cfs_reader_open(map, e->pool, NULL, &reader, &err), 0);
-	ck_assert_int_eq(cfs_reader_pread(reader, bytes, *len_out, 0),
-			 (int64_t)*len_out);
-	cfs_reader_close(reader);
-	cfs_map_unref(map);
-	return bytes;
-}
-
-uint32_t expect_params(const struct expected *e)
-{
-	return cfs_catalogue_params(e->cat);
-}
-
-const struct expected_param *expect_param(const struct expected *e, uint32_t i)
-{
-	static struct expected_param out;
-	const struct cfs_param *p = cfs_catalogue_param(e->cat, i);
-
-	out = (struct expected_param){p->name, p->ndim, p->shape,
-				      p->group == CFS_GROUP_FROZEN};
-	return &out;
+			ck_assert_int_eq(
+				cfs_catalogue_find(cat, model[t].name, &i), 0);
+			ck_assert_int_eq(cfs_catalogue_append(
+						 cat, i,
+						 CFS_ROLE_MASTER + (uint32_t)k,
+						 0, n, map),
+					 0);
+			cfs_map_seal(map);
+			ck_assert_int_eq(
+				cfs_reader_open(map, pool, NULL, &reader, &err),
+				0);
+			ck_assert_int_eq(
+				cfs_reader_pread(reader, have, n * 4, 0),
+				(ssize_t)(n * 4));
+			ck_assert_mem_eq(have, want, n * 4);
+			cfs_reader_close(reader);
+			cfs_map_unref(map);
+		}
+	cfs_step_unref(step);
+	cfs_filepool_free(pool);
+	cfs_source_free(source);
 }

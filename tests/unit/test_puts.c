@@ -1,3 +1,6 @@
 #include "tests/test.h"
-static Suite *suite(void){return suite_create("puts");}
+static Suite *suite(void)
+{
+	return suite_create("puts");
+}
 TEST_MAIN(suite)

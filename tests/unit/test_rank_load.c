@@ -6,7 +6,7 @@
 
 #include "fs/daemon/nstree.h"
 #include "store/ns/ns.h"
-#include "tests/unit/rank_expect.h"
+#include "tests/unit/rank_tensors.h"
 #include "tests/unit/rank_server_bed.h"
 
 #define OTHER CFS_TEST_DATA "/deepspeed-0.16.5/bf16-g3-fused_z1-dp3"

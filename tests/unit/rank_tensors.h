@@ -1,7 +1,7 @@
 /* A step's tensors as a reader of directories finds them: what other ways to
  * them are compared with. */
-#ifndef CFS_RANK_EXPECT_H
-#define CFS_RANK_EXPECT_H
+#ifndef CFS_RANK_TENSORS_H
+#define CFS_RANK_TENSORS_H
 
 #include <stdbool.h>
 #include <stdint.h>
