@@ -48,9 +48,8 @@ void cfs_frame_put_end(struct cfs_buf *out, uint64_t id)
 	put_text(out, text);
 }
 
-void cfs_frame_put_abort(struct cfs_buf *out, const char *reason)
+static void add_reason(cJSON *json, const char *reason)
 {
-	cJSON *json = cfs_frame_op("abort");
 	char plain[REASON_MAX + 1];
 	size_t n = 0;
 
@@ -63,6 +62,22 @@ void cfs_frame_put_abort(struct cfs_buf *out, const char *reason)
 	plain[n] = '\0';
 	if (json && n)
 		cJSON_AddStringToObject(json, "reason", plain);
+}
+
+void cfs_frame_put_fail(struct cfs_buf *out, int r, const char *reason)
+{
+	cJSON *json = cfs_frame_op("fail");
+
+	cJSON_AddNumberToObject(json, "r", r);
+	add_reason(json, reason);
+	cfs_frame_put(out, json);
+}
+
+void cfs_frame_put_abort(struct cfs_buf *out, const char *reason)
+{
+	cJSON *json = cfs_frame_op("abort");
+
+	add_reason(json, reason);
 	cfs_frame_put(out, json);
 }
 

@@ -13,6 +13,8 @@ void cfs_frame_put(struct cfs_buf *out, cJSON *json);
 void cfs_frame_put_data(struct cfs_buf *out, uint64_t id, uint32_t slot,
 			uint32_t len);
 void cfs_frame_put_end(struct cfs_buf *out, uint64_t id);
+/* Why the save failed here; it stays open until its commit. */
+void cfs_frame_put_fail(struct cfs_buf *out, int r, const char *reason);
 void cfs_frame_put_abort(struct cfs_buf *out, const char *reason);
 
 /* {"op": @op} */

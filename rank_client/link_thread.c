@@ -114,7 +114,7 @@ static void spoil(struct cfs_link *link, struct cfs_link_item *item, int r,
 		cfs_ring_give(link->ring, item->slots[i]);
 	}
 	cfs_buf_reset(&item->frames);
-	cfs_frame_put_abort(&item->frames, err->text);
+	cfs_frame_put_fail(&item->frames, r, err->text);
 }
 
 /* Is @item's event done, or has it none? */

@@ -8,7 +8,6 @@
 
 /* ---- its state ---- */
 
-/* What is only known here the daemon has to hear, or the others commit. */
 static void tell_abort(struct cfs_rank_save *save, const char *reason)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf frames = CFS_BUF_INIT;
@@ -21,15 +20,20 @@ static void tell_abort(struct cfs_rank_save *save, const char *reason)
 	(void)!cfs_save_send(save, &frames, &quiet);
 }
 
+/* What is only known here the daemon has to hear, or the others commit. */
 int cfs_save_fail(struct cfs_rank_save *save, int r, struct cfs_error *err)
 {
-	if (!save->failed && !save->rank->forked) {
-		if (!err->text[0])
-			cfs_fail(err, r, "%s", strerror(-r));
-		save->failed = r;
-		save->why = *err;
-		tell_abort(save, err->text);
-	}
+	_cleanup_(cfs_buf_free) struct cfs_buf frames = CFS_BUF_INIT;
+	struct cfs_error quiet;
+
+	if (save->failed || save->settled || save->rank->forked)
+		return r;
+	if (!err->text[0])
+		cfs_fail(err, r, "%s", strerror(-r));
+	save->failed = r;
+	save->why = *err;
+	cfs_frame_put_fail(&frames, r, err->text);
+	(void)!cfs_save_send(save, &frames, &quiet);
 	return r;
 }
 
@@ -179,16 +183,21 @@ int cfs_rank_put(struct cfs_rank_save *save,
 	return 0;
 }
 
+static int wait_copied(struct cfs_rank_save *save, struct cfs_error *err)
+{
+	int r;
+
+	while (!(r = cfs_link_copied(save->rank->link, CFS_TICK_MS, err)))
+		cfs_save_tell(save, false);
+	return r < 0 ? cfs_save_fail(save, r, err) : 0;
+}
+
 int cfs_rank_wait_copied(struct cfs_rank_save *save)
 {
 	struct cfs_error *err = cfs_rank_err();
 	int r = cfs_save_check(save, err);
 
-	if (r < 0)
-		return r;
-	while (!(r = cfs_link_copied(save->rank->link, CFS_TICK_MS, err)))
-		cfs_save_tell(save, false);
-	return r < 0 ? cfs_save_fail(save, r, err) : 0;
+	return r < 0 ? r : wait_copied(save, err);
 }
 
 int cfs_rank_put_object(struct cfs_rank_save *save, const char *name,
@@ -223,27 +232,33 @@ int cfs_rank_put_object(struct cfs_rank_save *save, const char *name,
 
 /* ---- the end ---- */
 
+/* A save that has failed is committed, too: so that all ranks hear why. */
 int cfs_rank_commit(struct cfs_rank_save *save)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf frames = CFS_BUF_INIT;
-	struct cfs_error *err = cfs_rank_err();
-	int r = cfs_save_check(save, err);
+	struct cfs_error *err = cfs_rank_err(), quiet = {""};
+	int r;
 
+	if (!save)
+		return cfs_fail(err, -EINVAL, "no save is given");
+	r = cfs_rank_check(save->rank, err);
+	if (!r && save->commit_asked)
+		r = cfs_fail(err, -EINVAL, "it is being committed already");
 	if (r < 0)
 		return r;
 	if (save->files) {
-		r = cfs_fail(err, -EINVAL, "file %s was begun, but not ended",
+		r = cfs_fail(&quiet, -EINVAL,
+			     "file %s was begun, but not ended",
 			     save->files->name);
-		return cfs_save_fail(save, r, err);
+		(void)cfs_save_fail(save, r, &quiet);
 	}
-	r = cfs_rank_wait_copied(save);
-	if (r < 0)
-		return r;
+	quiet.text[0] = '\0';
+	(void)!wait_copied(save, &quiet);
 	cfs_frame_put(&frames, cfs_frame_op("commit"));
 	r = cfs_link_send(save->rank->link, &frames, NULL, NULL, 0, NULL,
 			  &save->commit, err);
 	if (r < 0)
-		return cfs_save_fail(save, r, err);
+		return r;
 	save->commit_asked = save->settled = true;
 	return 0;
 }
@@ -273,15 +288,12 @@ int cfs_rank_wait(struct cfs_rank_save *save)
 
 	if (!save)
 		return cfs_fail(err, -EINVAL, "no save is given");
-	if (save->failed)
-		r = cfs_fail(err, save->failed, "%s", save->why.text);
-	else if (save->rank->forked)
-		r = cfs_rank_check(save->rank, err);
-	else if (!save->commit)
+	r = save->commit && !save->rank->forked
+		    ? result(save, err)
+		    : cfs_rank_check(save->rank, err);
+	if (!r && !save->commit_asked)
 		r = cfs_fail(err, -EINVAL,
-			     "there is no result before the commit");
-	else
-		r = result(save, err);
+			     "nothing was committed: wait came before commit");
 	cfs_rank_save_end(save);
 	return r;
 }
@@ -289,7 +301,7 @@ int cfs_rank_wait(struct cfs_rank_save *save)
 int cfs_rank_test(struct cfs_rank_save *save)
 {
 	(void)cfs_rank_err();
-	if (!save || save->failed || save->rank->forked || !save->commit)
+	if (!save || save->rank->forked || !save->commit)
 		return 1;
 	return cfs_link_wait(save->rank->link, save->commit, 0);
 }
