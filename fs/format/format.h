@@ -103,6 +103,12 @@ struct cfs_format {
 		    const struct cfs_request *request,
 		    struct cfs_tree **tree_out, struct cfs_error *err);
 
+	/* The step as one rank that has all of every tensor, under the names of
+	 * its own; a reference to @step where it is that.  NULL: steps of the
+	 * format always are.  -ENOTSUP, -EINVAL: @err names the parameter. */
+	int (*whole)(struct cfs_step *step, struct cfs_step **out,
+		     struct cfs_error *err);
+
 	/* Is the step whole?  From names (and, where that is how the format
 	 * tells, small files) alone, cheap enough for every step of a run:
 	 * 1 whole, 0 with what is missing in @err, or a negative errno. */

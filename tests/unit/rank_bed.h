@@ -1,213 +1,147 @@
-/* Ranks that speak the protocol by hand, with a daemon in this process. */
+/* Stages over a namespace in memory. */
 #ifndef CFS_RANK_BED_H
 #define CFS_RANK_BED_H
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
+#include <stdio.h>
 
-#include "fs/rank/server.h"
-#include "store/util/wire.h"
-#include "tests/unit/control_bed.h"
+#include "fs/rank/stage.h"
+#include "tests/unit/ns_bed.h"
 
-#define SLOT  65536u
-#define SLOTS 4u
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
+static struct ns_bed bed;
+static struct cfs_verb_context context;
+static unsigned n_told; /* names the kernel was told to forget */
 
-struct bed {
-	char path[PATH_MAX];
-	struct cfs_opened opened;
-	struct cfs_verb_context context;
-	struct cfs_rank_server *server;
-	struct cfs_control *control;
-};
+static inline void told(void *arg, uint64_t ino, const char *name)
+{
+	(void)arg;
+	(void)ino;
+	(void)name;
+	n_told++;
+}
 
-struct peer {
-	int fd, ring_fd;
-	uint8_t *ring;
-	char job[64];
-	unsigned n_freed;
-	uint64_t freed[64];
-};
+static inline void setup(void)
+{
+	struct stat st = {.st_mode = 0777};
 
-static inline void bed_start(struct bed *bed)
+	ns_bed_open(&bed, NULL);
+	ck_assert_int_eq(cfs_ns_setattr(bed.ns, 1, &st, CFS_SET_MODE, &st), 0);
+	context = (struct cfs_verb_context){.ns = bed.ns, .invalidate = told};
+	n_told = 0;
+}
+
+static inline void teardown(void)
+{
+	ns_bed_close(&bed);
+}
+
+static inline struct cfs_stage_options rank_options(const char *format)
+{
+	return (struct cfs_stage_options){
+		.run = "runs/a",
+		.step = "global_step7",
+		.format = format,
+		.n_ranks = 4,
+		.uid = 1000,
+		.gid = 1000,
+		.umask = 022,
+	};
+}
+
+static inline struct cfs_stage *stage_new(const struct cfs_stage_options *o)
 {
 	struct cfs_error err = {""};
+	struct cfs_stage *stage = NULL;
+	int r = cfs_stage_new(&context, o, &stage, &err);
 
-	snprintf(bed->path, sizeof(bed->path), "%s", new_store("s"));
-	ck_assert_int_eq(chmod(bed->path, 0755), 0);
-	open_store(bed->path, &bed->opened, &bed->context);
-	bed->server = cfs_rank_server_new();
-	ck_assert_ptr_nonnull(bed->server);
-	bed->context.session = cfs_rank_server_session;
-	bed->context.session_arg = bed->server;
-	ck_assert_msg(cfs_control_start(bed->path, &bed->context, &bed->control,
-					&err) == 0,
-		      "%s", err.text);
+	ck_assert_msg(r == 0, "new: %d %s", r, err.text);
+	return stage;
 }
 
-static inline void bed_stop(struct bed *bed)
+static inline void stage_bytes(struct cfs_stage_stream *s, uint64_t seed,
+			       size_t len)
 {
-	cfs_control_stop(bed->control);
-	cfs_rank_server_free(bed->server);
-	ck_assert_int_eq(cfs_opened_close(&bed->opened), 0);
-}
+	_cleanup_(cfs_freep) uint8_t *p = bed_bytes(seed, len);
+	struct cfs_error err = {""};
 
-static inline int ring_new(uint64_t bytes, int seals)
-{
-	int fd = memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	for (size_t at = 0; at < len; at += 100000) {
+		size_t n = CFS_MIN(len - at, (size_t)100000);
+		int r = cfs_stage_write(s, p + at, n, &err);
 
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(ftruncate(fd, (off_t)bytes), 0);
-	ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, seals), 0);
-	return fd;
-}
-
-static inline void peer_open(struct bed *bed, struct peer *p)
-{
-	*p = (struct peer){.fd = -1};
-	ck_assert_int_eq(cfs_wire_connect(bed->path, &p->fd), 0);
-	p->ring_fd = ring_new((uint64_t)SLOT * SLOTS, SEALS);
-	p->ring = mmap(NULL, (size_t)SLOT * SLOTS, PROT_READ | PROT_WRITE,
-		       MAP_SHARED, p->ring_fd, 0);
-	ck_assert_ptr_ne(p->ring, MAP_FAILED);
-}
-
-static inline void peer_close(struct peer *p)
-{
-	close(p->fd);
-	close(p->ring_fd);
-	munmap(p->ring, (size_t)SLOT * SLOTS);
-}
-
-static inline void send_text(struct peer *p, const char *text, int fd)
-{
-	cJSON *json = cJSON_Parse(text);
-
-	ck_assert_msg(json != NULL, "%s", text);
-	ck_assert_int_eq(cfs_wire_send(p->fd, json, &fd, fd >= 0), 0);
-	cJSON_Delete(json);
-}
-
-static inline void CFS_PRINTF(2, 3) ask(struct peer *p, const char *fmt, ...)
-{
-	char text[4096];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	send_text(p, text, -1);
-}
-
-static inline void hello(struct peer *p, uint32_t rank, uint32_t ranks,
-			 const char *job)
-{
-	char text[512];
-
-	snprintf(text, sizeof(text),
-		 "{\"verb\":\"rank\",\"arguments\":{\"version\":1,\"run\":"
-		 "\"run\",\"rank\":%u,\"ranks\":%u,\"job\":\"%s\",\"slots\":%u,"
-		 "\"slot_bytes\":%u,\"timeout\":30,\"umask\":18}}",
-		 rank, ranks, job, SLOTS, SLOT);
-	send_text(p, text, p->ring_fd);
-}
-
-/* The next frame that frees no slots. */
-static inline cJSON *next_frame(struct peer *p)
-{
-	for (;;) {
-		cJSON *frame = NULL, *item;
-
-		ck_assert_int_eq(cfs_wire_receive(p->fd, CFS_WIRE_REPLY_MAX,
-						  &frame, NULL),
-				 0);
-		item = cJSON_GetObjectItemCaseSensitive(frame, "free");
-		if (!item)
-			return frame;
-		cJSON_ArrayForEach(
-			item, cJSON_GetObjectItemCaseSensitive(frame, "free"))
-			p->freed[p->n_freed++ % 64] =
-			(uint64_t)item->valuedouble;
-		cJSON_Delete(frame);
+		ck_assert_msg(r == 0, "write: %d %s", r, err.text);
 	}
 }
 
-static inline int result_of(cJSON *frame, char text[640])
+static inline void stage_end(struct cfs_stage_stream *s)
 {
-	const cJSON *r = cJSON_GetObjectItemCaseSensitive(frame, "r");
-	int v;
+	struct cfs_error err = {""};
+	int r = cfs_stage_end(s, &err);
 
-	ck_assert(cJSON_IsNumber(r));
-	v = r->valueint;
-	snprintf(text, 640, "%s",
-		 cJSON_GetStringValue(
-			 cJSON_GetObjectItemCaseSensitive(frame, "error")));
-	cJSON_Delete(frame);
-	return v;
+	ck_assert_msg(r == 0, "end: %d %s", r, err.text);
 }
 
-static inline int answer_of(struct peer *p, char text[640])
+static inline void stage_file(struct cfs_stage *stage, uint32_t rank,
+			      const char *name, uint64_t seed, size_t len)
 {
-	return result_of(next_frame(p), text);
+	struct cfs_error err = {""};
+	struct cfs_stage_stream *s;
+	int r = cfs_stage_file(stage, rank, name, &s, &err);
+
+	ck_assert_msg(r == 0, "file: %d %s", r, err.text);
+	stage_bytes(s, seed, len);
+	stage_end(s);
 }
 
-#define ask_ok(p)                                                              \
-	do {                                                                   \
-		char ask_text[640];                                            \
-		int ask_r = answer_of((p), ask_text);                          \
-                                                                               \
-		ck_assert_msg(ask_r == 0, "%d %s", ask_r, ask_text);           \
-	} while (0)
-/* Fails with @want, in words that hold @part. */
-#define ask_fails(p, want, part)                                               \
-	do {                                                                   \
-		char ask_text[640];                                            \
-		int ask_r = answer_of((p), ask_text);                          \
-                                                                               \
-		ck_assert_msg(ask_r == (want) && strstr(ask_text, (part)),     \
-			      "%d %s", ask_r, ask_text);                       \
-	} while (0)
-
-/* Rank 0 is told the job. */
-static inline void take_job(struct peer *p)
+static inline int stage_object(struct cfs_stage *stage, uint32_t rank,
+			       const char *name, const char *text,
+			       struct cfs_error *err)
 {
-	cJSON *frame = next_frame(p);
-	const char *job = cJSON_GetStringValue(
-		cJSON_GetObjectItemCaseSensitive(frame, "job"));
+	struct cfs_stage_stream *s;
+	int r = cfs_stage_object(stage, rank, name, &s, err);
 
-	ck_assert_msg(job && !cJSON_GetObjectItemCaseSensitive(frame, "r"),
-		      "%s", cJSON_Print(frame));
-	snprintf(p->job, sizeof(p->job), "%s", job);
-	cJSON_Delete(frame);
+	if (r < 0)
+		return r;
+	r = cfs_stage_write(s, text, strlen(text), err);
+	ck_assert_int_eq(r, 0);
+	return cfs_stage_end(s, err);
 }
 
-static inline void job_open(struct bed *bed, struct peer *peers, uint32_t n)
+static inline void stage_commit(struct cfs_stage *stage)
 {
-	for (uint32_t i = 0; i < n; i++) {
-		peer_open(bed, &peers[i]);
-		hello(&peers[i], i, n, i ? peers[0].job : "");
-		if (!i)
-			take_job(&peers[0]);
-	}
-	for (uint32_t i = 0; i < n; i++)
-		ask_ok(&peers[i]);
+	struct cfs_error err = {""};
+	int r = cfs_stage_commit(stage, &err);
+
+	ck_assert_msg(r == 0, "commit: %d %s", r, err.text);
 }
 
-static inline void begin(struct peer *p, const char *step)
+static inline bool is_there(const char *path)
 {
-	ask(p, "{\"op\":\"begin\",\"step\":\"%s\",\"format\":\"files\"}", step);
+	struct stat st;
+	int r = cfs_ns_walk(bed.ns, path, &st);
+
+	ck_assert(r == 0 || r == -ENOENT);
+	return r == 0;
 }
 
-static inline void begin_all(struct peer *peers, uint32_t n)
+static inline void expect_file(const char *path, uint64_t seed, size_t len)
 {
-	for (uint32_t i = 0; i < n; i++)
-		begin(&peers[i], "global_step1");
-	for (uint32_t i = 0; i < n; i++)
-		ask_ok(&peers[i]);
+	struct cfs_ns_file *f = ns_open(&bed, path, O_RDONLY);
+	struct stat st;
+
+	ck_assert_int_eq(cfs_ns_walk(bed.ns, path, &st), 0);
+	ck_assert_uint_eq(st.st_size, len);
+	ns_expect_fill(f, seed, len, 0);
+	cfs_ns_close_file(f);
+}
+
+static inline void expect_text(const char *path, const char *text)
+{
+	struct cfs_ns_file *f = ns_open(&bed, path, O_RDONLY);
+	struct stat st;
+
+	ck_assert_int_eq(cfs_ns_walk(bed.ns, path, &st), 0);
+	ck_assert_uint_eq(st.st_size, strlen(text));
+	ns_expect(f, text, strlen(text), 0);
+	cfs_ns_close_file(f);
 }
 
 #endif

@@ -1,5 +1,5 @@
 /* The server of ranks, by raw frames: opening, agreeing, failing together. */
-#include "tests/unit/rank_bed.h"
+#include "tests/unit/rank_server_bed.h"
 #include "tests/unit/rank_fake.h"
 
 #define PUT                                                                    \

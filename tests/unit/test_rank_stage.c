@@ -1,5 +1,5 @@
 /* Stages: what is committed is there, whole; what is not leaves nothing. */
-#include "tests/unit/stage_bed.h"
+#include "tests/unit/rank_bed.h"
 
 #include "fs/daemon/nstree.h"
 
