@@ -253,6 +253,16 @@ static void abort_(struct reading *in, struct cfs_op *op)
 	op->reason = string_or_null(in, "reason", 400);
 }
 
+static void fail(struct reading *in, struct cfs_op *op)
+{
+	const cJSON *r = cJSON_GetObjectItemCaseSensitive(in->frame, "r");
+
+	op->reason = string_or_null(in, "reason", 400);
+	op->r = cJSON_IsNumber(r) ? r->valueint : -EIO;
+	if (op->r >= 0 || op->r < -4095)
+		refuse(in, "r", "is no error that can be");
+}
+
 static void load(struct reading *in, struct cfs_op *op)
 {
 	op->step = component(in, "step", true);
@@ -308,10 +318,11 @@ static const struct {
 	{"begin", CFS_OP_BEGIN, begin},	   {"put", CFS_OP_PUT, put},
 	{"file", CFS_OP_FILE, file},	   {"object", CFS_OP_OBJECT, object},
 	{"data", CFS_OP_DATA, data},	   {"end", CFS_OP_END, end},
-	{"commit", CFS_OP_COMMIT, commit}, {"abort", CFS_OP_ABORT, abort_},
-	{"load", CFS_OP_LOAD, load},	   {"list", CFS_OP_LIST, list},
-	{"slice", CFS_OP_SLICE, slice},	   {"open", CFS_OP_OPEN, open_},
-	{"read", CFS_OP_READ, read_},	   {"close", CFS_OP_CLOSE, close_},
+	{"commit", CFS_OP_COMMIT, commit}, {"fail", CFS_OP_FAIL, fail},
+	{"abort", CFS_OP_ABORT, abort_},   {"load", CFS_OP_LOAD, load},
+	{"list", CFS_OP_LIST, list},	   {"slice", CFS_OP_SLICE, slice},
+	{"open", CFS_OP_OPEN, open_},	   {"read", CFS_OP_READ, read_},
+	{"close", CFS_OP_CLOSE, close_},
 };
 
 int cfs_op_decode(const cJSON *frame, struct cfs_op *out, struct cfs_error *err)

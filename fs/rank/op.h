@@ -40,6 +40,7 @@ enum cfs_op_kind {
 	CFS_OP_DATA,
 	CFS_OP_END,
 	CFS_OP_COMMIT,
+	CFS_OP_FAIL,
 	CFS_OP_ABORT,
 	CFS_OP_LOAD,
 	CFS_OP_LIST,
@@ -66,7 +67,8 @@ struct cfs_op {
 	const char *file;
 	/* data */
 	uint64_t slot, len;
-	const char *reason; /* abort; or NULL */
+	const char *reason; /* abort, fail; or NULL */
+	int r;		    /* fail: negative */
 	/* list, slice, open, close: 0 none */
 	uint64_t load, handle, from;
 	/* read, with len */

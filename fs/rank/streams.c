@@ -264,6 +264,9 @@ static int perform(struct cfs_conn *conn, const struct cfs_op *op,
 		return write_data(conn, op, bytes, err);
 	case CFS_OP_END:
 		return end_file(conn, op, err);
+	case CFS_OP_FAIL:
+		return cfs_fail(err, op->r, "%s",
+				op->reason ? op->reason : strerror(-op->r));
 	default:
 		return -EINVAL;
 	}
