@@ -16,6 +16,10 @@
 #include "store/util/base.h"
 
 struct cfs_error;
+struct cfs_file;
+struct cfs_filepool;
+struct cfs_source;
+struct cfs_step;
 
 #define CFS_ST_WEIGHTS	 "model.safetensors"
 #define CFS_ST_OPTIMIZER "optimizer.safetensors"
@@ -56,5 +60,17 @@ CFS_MUST_CHECK int cfs_st_header_parse(const char *text, size_t len,
 				       struct cfs_st_header *out,
 				       struct cfs_error *err);
 void cfs_st_header_fini(struct cfs_st_header *header);
+
+/* ---- read.c ---- */
+
+int cfs_st_read(struct cfs_source *source, struct cfs_filepool *pool,
+		const char *path, struct cfs_step **step_out,
+		struct cfs_error *err);
+void cfs_st_step_free(struct cfs_step *step);
+/* The header of an open file of @size bytes; where its tensors begin. */
+CFS_MUST_CHECK int cfs_st_header_read(struct cfs_file *file, uint64_t size,
+				      struct cfs_st_header *out,
+				      uint64_t *data_out,
+				      struct cfs_error *err);
 
 #endif
