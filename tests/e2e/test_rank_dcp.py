@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """torch.distributed.checkpoint through the plug-in and through the stock
 classes, at several world sizes; see rank_place.py."""
+import hashlib
 import os
 import sys
 
@@ -9,6 +10,7 @@ from rank_place import SEED, fails, main, mounted, ranks
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+import torch.distributed.tensor  # noqa: F401: once, not in every rank
 
 from ckptfs.dcp import StorageReader, StorageWriter
 
@@ -44,7 +46,10 @@ def whole(tree):
         return [whole(v) for v in tree]
     if hasattr(tree, "full_tensor"):
         tree = tree.full_tensor()
-    return tree.tolist() if isinstance(tree, torch.Tensor) else tree
+    if not isinstance(tree, torch.Tensor):
+        return tree
+    data = tree.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return list(tree.shape), hashlib.sha256(data).hexdigest()
 
 
 class Broken(dcp.DefaultSavePlanner):
