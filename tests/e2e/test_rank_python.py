@@ -1,0 +1,370 @@
+#!/usr/bin/env python3
+"""The Python rank client over a real mount; see rank_place.py."""
+import io
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from rank_place import (PACKAGE, SEED, SOURCE, alone, fails, main, mounted,
+                        ranks)
+
+import torch
+
+import ckptfs
+from ckptfs import _lib, torchfile
+
+MIB = 1 << 20
+
+
+# ---- what needs no store ----
+
+@alone
+def test_structs():
+    """Sizes and offsets are those that the header's compiler sees."""
+    if not shutil.which("cc"):
+        return
+    structs = {"comm": _lib.Comm, "progress": _lib.Progress,
+               "options": _lib.Options, "tensor": _lib.Tensor,
+               "save_options": _lib.SaveOptions}
+    lines, want = [], []
+    for name, struct in structs.items():
+        lines.append(f"sizeof(struct cfs_rank_{name})")
+        want.append(_lib.C.sizeof(struct))
+        for field, _ in struct._fields_:
+            lines.append(f"offsetof(struct cfs_rank_{name}, {field})")
+            want.append(getattr(struct, field).offset)
+    with tempfile.TemporaryDirectory() as tmp:
+        with open(f"{tmp}/a.c", "w") as f:
+            f.write("#include <stdio.h>\n#include \"ckptfs/rank.h\"\n"
+                    "int main(void) {\n"
+                    + "".join(f'printf("%zu\\n", {x});\n' for x in lines)
+                    + "}\n")
+        subprocess.run(["cc", f"-I{SOURCE}/include", "-o", f"{tmp}/a",
+                        f"{tmp}/a.c"], check=True)
+        got = subprocess.run([f"{tmp}/a"], check=True, capture_output=True,
+                             text=True).stdout
+    assert [int(x) for x in got.split()] == want
+
+
+def objects():
+    base = torch.arange(1000, dtype=torch.float32)
+    yield {"a": base, "view": base[10:20], "matrix": base.view(50, 20).t(),
+           "half": torch.ones(3, 5, dtype=torch.bfloat16),
+           "none": torch.zeros(0), "one": torch.tensor(3.5),
+           "f8": torch.zeros(7, dtype=torch.float8_e4m3fn),
+           "u16": torch.arange(3, dtype=torch.int32).to(torch.uint16),
+           "conj": torch.view_as_complex(torch.rand(3, 2)).conj(),
+           "parameter": torch.nn.Parameter(torch.rand(3, 4).t()),
+           "plain": [1, 2.5, "x", None]}
+    yield torch.nn.Linear(3, 4).state_dict()
+    yield torch.rand(70000)
+    yield {"nothing": ()}
+
+
+def same_but_identity(want, got):
+    """The digits of the record that nobody reads, and its CRC, are ours."""
+    assert len(want) == len(got)
+    at = want.index(b".data/serialization_id")
+    odd = [i for i, (a, b) in enumerate(zip(want, got)) if a != b]
+    assert len(odd) <= 40 + 8 and odd[0] > at, odd
+
+
+@alone
+def test_torchfile_is_torch_save():
+    """Byte for byte, where the CRCs of storages are asked for."""
+    for obj in objects():
+        want, got = io.BytesIO(), io.BytesIO()
+        torch.save(obj, want)
+        torchfile.save(obj, got, crc=True)
+        same_but_identity(want.getvalue(), got.getvalue())
+    for tensor in (torch.rand(7, 5), torch.tensor(3), torch.rand(5, 3).t(),
+                   torch.zeros(0, 4), torch.zeros(3, dtype=torch.float8_e5m2)):
+        want, got = io.BytesIO(), io.BytesIO()
+        torch.save(tensor, want)
+        torchfile.save_tensor(tensor, got, crc=True)
+        same_but_identity(want.getvalue(), got.getvalue())
+
+
+@alone
+def test_torchfile_loads():
+    base = torch.arange(1000, dtype=torch.float32)
+    obj = {"a": base, "view": base[10:20], "matrix": base.view(50, 20).t()}
+    with tempfile.TemporaryDirectory() as tmp:
+        path = f"{tmp}/some.model.pt"
+        torchfile.save(obj, path)
+        for options in ({}, {"weights_only": False}, {"mmap": True}):
+            got = torch.load(path, **options)
+            assert all(torch.equal(got[k], obj[k]) for k in obj)
+            assert got["view"].storage_offset() == 10
+            assert got["matrix"].stride() == (1, 20)
+            got["a"][15] = -1
+            assert got["view"][5] == -1, "the storage is no longer shared"
+        # Only its own elements, not what else is in the storage.
+        torchfile.save_tensor(base[10:20], path)
+        assert os.path.getsize(path) < 2000
+        assert torch.equal(torch.load(path), base[10:20])
+
+
+@alone
+def test_torchfile_refuses():
+    out = io.BytesIO()
+    base = torch.zeros(8)
+    fails(RuntimeError, "two dtypes", torchfile.save,
+          [base, base.view(torch.int32)], out)
+    assert out.getvalue() == b""
+
+
+class Layout(io.RawIOBase):
+    """The small parts of a file, and where the large ones are."""
+
+    def __init__(self):
+        self.small, self.large, self.at = bytearray(), [], 0
+
+    def write(self, data):
+        data = memoryview(data)
+        if data.nbytes > MIB:
+            self.large.append((self.at, data.nbytes))
+        else:
+            self.small += data.cast("B")
+        self.at += data.nbytes
+        return data.nbytes
+
+
+@alone
+def test_torchfile_beyond_4_gib():
+    """Never touched memory, so none is used; CRCs are off in both."""
+    obj = {"a": torch.empty(2**32 + 64, dtype=torch.uint8),
+           "b": torch.zeros(3), "c": torch.ones(5)}
+    want, got = Layout(), Layout()
+    old = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    torch.save(obj, want)
+    torch.serialization.set_crc32_options(old)
+    torchfile.save(obj, got)
+    assert (want.at, want.large) == (got.at, got.large)
+    # 40 digits; CRCs of six small records, twice each
+    odd = sum(a != b for a, b in zip(want.small, got.small))
+    assert odd <= 40 + 6 * 8, odd
+
+
+@alone
+def test_import_is_light():
+    """`import torch` must not pay for us, nor be able to fail."""
+    code = ("import sys, ckptfs._hook as h; h.install(); h.install();"
+            "assert not {'torch', 'numpy', 'deepspeed'} & set(sys.modules);"
+            "assert sum(type(f) is h._Watch for f in sys.meta_path) == 1")
+    subprocess.run([sys.executable, "-c", code], check=True,
+                   env=dict(os.environ, PYTHONPATH=PACKAGE))
+
+
+@alone
+def test_pip_installs_it():
+    """And then `import torch` finds the hook by itself."""
+    with tempfile.TemporaryDirectory() as tmp:
+        shutil.copytree(PACKAGE, f"{tmp}/src", ignore=shutil.ignore_patterns(
+            "build", "*.egg-info", "__pycache__"))
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q",
+                        "--no-deps", "--no-index", "--no-build-isolation",
+                        "--target", f"{tmp}/site", f"{tmp}/src"], check=True)
+        code = ("import sys, torch, ckptfs;"
+                f"assert ckptfs.__file__.startswith('{tmp}/site');"
+                "assert 'ckptfs._hook' in sys.modules;"
+                "assert 'ckptfs.rank' not in sys.modules; ckptfs.Rank")
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp,
+                       env=dict(os.environ, PYTHONPATH=f"{tmp}/site"))
+
+
+# ---- over a mount ----
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def test_files():
+    rng = random.Random(SEED)
+    big = torch.randint(0, 255, (3 * MIB + 17,), dtype=torch.uint8)
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        with rank.save("step1", format="files", pointer="latest") as save:
+            parts = []
+            with save.open_file("a/mixed") as out:
+                for _ in range(300):
+                    part = rng.randbytes(rng.choice((1, 100, 70000)))
+                    parts.append(part)
+                    assert out.tell() == sum(map(len, parts[:-1]))
+                    assert out.write(rng.choice((bytes, bytearray, memoryview))
+                                     (part)) == len(part)
+            save.put_file("tensor", big)
+            save.put_file("stream", io.BytesIO(big.numpy().tobytes()))
+            save.put_file("empty", b"")
+            save.put_object("rng", b"1234")
+            assert not os.path.exists(f"{s.mnt}/run/step1")
+        top = f"{s.mnt}/run/step1"
+        assert read(f"{s.mnt}/run/latest") == b"step1"
+        assert read(f"{top}/a/mixed") == b"".join(parts)
+        assert read(f"{top}/tensor") == read(f"{top}/stream") == \
+            big.numpy().tobytes()
+        assert read(f"{top}/empty") == b""
+        with rank.load() as step:
+            assert step.step == "step1"
+            assert step.object("rng") == b"1234"
+            with step.open("a/mixed") as f:
+                assert f.read() == b"".join(parts)
+                f.seek(-10, 2)
+                assert f.read() == b"".join(parts)[-10:]
+            assert not step.exists("absent")
+        # Below the store's own directory it is the same run.
+        with ckptfs.Rank(f"{s.store}/run") as other, \
+                other.load("step1") as step, step.open("tensor") as f:
+            assert f.read() == big.numpy().tobytes()
+
+
+def test_nothing_of_a_failed_save():
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        try:
+            with rank.save("step1", format="files") as save:
+                save.put_file("a", b"1")
+                raise KeyError("mine")
+        except KeyError:
+            pass
+        with rank.save("step2", format="files", pointer="") as save:
+            save.put_file("a", b"2")
+        save = rank.save("step3", format="files", pointer="")
+        with_error = save.open_file("half")
+        with_error.write(b"x" * MIB)
+        del with_error  # not closed
+        fails(ckptfs.CkptfsError, "half", save.__exit__, None, None, None)
+        fails(ckptfs.CkptfsError, "step2", rank.save, "step2", format="files")
+        assert os.listdir(f"{s.mnt}/run") == ["step2"]
+        fails(ckptfs.CkptfsError, "", ckptfs.Rank, s.top + "/nowhere")
+
+
+def test_torch_save_into_it():
+    obj = {"w": torch.rand(1000, 300), "n": 3}
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        with rank.save("step1", format="files") as save:
+            for name, write in (("torch", torch.save), ("ours",
+                                                        torchfile.save)):
+                with save.open_file(f"{name}.pt") as out:
+                    write(obj, out)
+        for name in ("torch", "ours"):
+            for mmap in (False, True):
+                got = torch.load(f"{s.mnt}/run/step1/{name}.pt", mmap=mmap)
+                assert torch.equal(got["w"], obj["w"]) and got["n"] == 3
+        with rank.load("step1") as step, step.open("ours.pt") as f:
+            assert torch.equal(torch.load(f)["w"], obj["w"])
+
+
+def state():
+    g = torch.Generator().manual_seed(SEED % 1000)
+    out = {}
+    for name, shape in (("wte.weight", (50, 16)), ("ln.bias", (16,))):
+        master = torch.rand(shape, generator=g)
+        out[name] = {"weight": master.to(torch.bfloat16), "master": master,
+                     "exp_avg": torch.rand(shape, generator=g),
+                     "exp_avg_sq": torch.rand(shape, generator=g)}
+    return out
+
+
+def _save_flat(rank, world, path):
+    with ckptfs.Rank(path, comm="torch") as conn:
+        with conn.save("global_step3", format="universal") as save:
+            for name, roles in state().items():
+                save.put(name, roles["weight"])  # by every rank the same
+                n = roles["master"].numel()
+                start, end = n * rank // world, n * (rank + 1) // world
+                for role in ("master", "exp_avg", "exp_avg_sq"):
+                    piece = roles[role].reshape(-1)[start:end]
+                    save.put(name, piece, role=role, flat=start,
+                             shape=roles[role].shape)
+            if rank == 0:
+                save.put_object("user", b"mine")
+    return os.path.exists(f"{path}/global_step3")
+
+
+def test_tensors():
+    """Flat shards of three ranks, read as boxes by one."""
+    with mounted() as s:
+        path = f"{s.mnt}/run"
+        assert all(ranks(3, _save_flat, path))
+        with ckptfs.Rank(path) as rank, rank.load("global_step3") as step:
+            want = state()
+            found = {(t.name, t.role): t for t in step.list()}
+            for name, roles in want.items():
+                for role in ("master", "exp_avg", "exp_avg_sq"):
+                    assert found[name, role].shape == roles[role].shape
+                    assert torch.equal(step.get(name, role), roles[role])
+            m = want["wte.weight"]["exp_avg"]
+            box = (slice(7, 30), slice(3, 9))
+            assert torch.equal(step.get("wte.weight", "exp_avg", index=box),
+                               m[box])
+            flat = step.get("wte.weight", "exp_avg", index=box, flat=(5, 20))
+            assert torch.equal(flat, m[box].reshape(-1)[5:25])
+            half = step.get("wte.weight", "master", dtype="bfloat16")
+            assert torch.equal(half, want["wte.weight"]["weight"])
+            import numpy
+            out = numpy.empty((50, 16), numpy.float32)
+            step.get("wte.weight", "exp_avg", out=out)
+            assert (out == m.numpy()).all()
+            assert step.object("user") == b"mine"
+            fails(KeyError, "absent", step.get, "absent")
+            fails(ValueError, "shape", step.get, "ln.bias", "master",
+                  out=torch.empty(3))
+
+
+def test_refused_arrays():
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        save = rank.save("step1", format="safetensors")
+        fails(ValueError, "contiguous", save.put, "w", torch.rand(3, 4).t())
+        fails(ValueError, "complex64", save.put, "w",
+              torch.zeros(2, dtype=torch.complex64))
+        fails(TypeError, "list", save.put, "w", [1, 2])
+        fails(ckptfs.CkptfsError, "w", save.put, "w", torch.rand(3),
+              shape=(3,), offset=(1,))
+        save.abort()
+        assert not os.path.exists(f"{s.mnt}/run/step1")
+
+
+def _disagree(rank, world, path):
+    conn = ckptfs.Rank(path, comm="torch")
+    err = fails(ckptfs.CkptfsError, "step0 step1", conn.save, f"step{rank}",
+                format="files")
+    return err.errno, err.strerror
+
+
+def _one_dies(rank, world, path):
+    conn = ckptfs.Rank(path, comm="torch")
+    save = conn.save("step1", format="files", pointer="latest")
+    save.put_file(f"part{rank}", b"x" * MIB)
+    if rank == 1:
+        os._exit(9)
+    save.commit()
+    err = fails(ckptfs.CkptfsError, "1", save.wait)
+    return err.errno, err.strerror
+
+
+def test_all_ranks_or_none():
+    with mounted() as s:
+        path = f"{s.mnt}/run"
+        a, b = ranks(2, _disagree, path)
+        assert a == b
+        a, _, c = ranks(3, _one_dies, path, dies=(1,))
+        assert a == c
+        assert not os.path.exists(f"{path}/step1")
+        assert not os.path.exists(f"{path}/latest")
+
+
+def test_progress():
+    seen = []
+    with mounted() as s, ckptfs.Rank(
+            f"{s.mnt}/run", progress=lambda *a: seen.append(a)) as rank:
+        with rank.save("step1", format="files") as save:
+            save.put_file("a", bytes(5 * MIB))
+    assert seen and seen[-1] == ("save", 5 * MIB, 5 * MIB), seen
+
+
+if __name__ == "__main__":
+    sys.exit(main(globals()))
