@@ -22,6 +22,17 @@ static void start(void)
 	job_open(&bed, &peer, 1);
 }
 
+/* One of two stages, so that tensors are of two ranks. */
+static void start_pipeline(void)
+{
+	setup();
+	bed_start(&bed);
+	run_ok(&bed.context, "import",
+	       "{\"path\":\"\",\"sources\":[{\"path\":\"" CFS_TEST_DATA
+	       "/pipeline/pp2-dp1\",\"name\":\"run\"}]}");
+	job_open(&bed, &peer, 1);
+}
+
 static void stop(void)
 {
 	peer_close(&peer);
@@ -48,7 +59,7 @@ static const char *text_of(const cJSON *frame, const char *name)
 	return s;
 }
 
-static uint64_t load_step(const char *step)
+static uint64_t load_step(const char *step, const char *want)
 {
 	cJSON *frame;
 	uint64_t load;
@@ -56,7 +67,7 @@ static uint64_t load_step(const char *step)
 	ask(&peer, "{\"op\":\"load\",\"step\":\"%s\"}", step);
 	frame = next_frame(&peer);
 	ck_assert_msg(number_of(frame, "r") == 0, "%s", cJSON_Print(frame));
-	ck_assert_str_eq(text_of(frame, "step"), STEP);
+	ck_assert_str_eq(text_of(frame, "step"), want);
 	load = number_of(frame, "load");
 	cJSON_Delete(frame);
 	return load;
@@ -110,14 +121,13 @@ static const char *dtype_name(enum cfs_dtype dtype)
 }
 
 /* What list says there is, each whole. */
-START_TEST(test_whole)
+static void compare_all(const char *step, const char *other)
 {
-	struct expected *e;
-	uint64_t load = load_step(""), from = 0;
+	uint64_t load = load_step("", step), from = 0;
+	struct expected *e = expect_open(other, step);
 	unsigned n = 0;
 	bool more = true;
 
-	e = expect_open(OTHER, STEP);
 	while (more) {
 		cJSON *frame, *t;
 
@@ -172,6 +182,17 @@ START_TEST(test_whole)
 	ask_fails(&peer, -EINVAL, "load");
 	expect_close(e);
 }
+
+START_TEST(test_whole)
+{
+	compare_all(STEP, OTHER);
+}
+END_TEST
+
+START_TEST(test_pipeline)
+{
+	compare_all("global_step2", CFS_TEST_DATA "/pipeline/pp2-dp2");
+}
 END_TEST
 
 /* Random boxes and flat parts of them, of random tensors. */
@@ -179,7 +200,7 @@ START_TEST(test_slices)
 {
 	unsigned seed = (unsigned)time(NULL);
 	struct expected *e;
-	uint64_t load = load_step(STEP);
+	uint64_t load = load_step(STEP, STEP);
 
 	printf("slices: seed %u\n", seed);
 	srand(seed);
@@ -250,7 +271,7 @@ END_TEST
 
 START_TEST(test_files)
 {
-	uint64_t load = load_step(STEP), handle, size;
+	uint64_t load = load_step(STEP, STEP), handle, size;
 	char path[PATH_MAX];
 	struct stat st;
 	uint8_t *got, *want;
@@ -278,7 +299,7 @@ END_TEST
 
 START_TEST(test_refusals)
 {
-	unsigned long long load = load_step(STEP);
+	unsigned long long load = load_step(STEP, STEP);
 	uint64_t size;
 	unsigned long long h;
 
@@ -340,7 +361,7 @@ END_TEST
 /* The step is removed while it is open: its tensors stay readable. */
 START_TEST(test_removed)
 {
-	unsigned long long load = load_step(STEP);
+	unsigned long long load = load_step(STEP, STEP);
 	struct expected *e;
 	const struct expected_param *p;
 	enum cfs_dtype dtype;
@@ -391,6 +412,10 @@ static Suite *suite(void)
 	tcase_add_test(t, test_files);
 	tcase_add_test(t, test_refusals);
 	tcase_add_test(t, test_removed);
+	suite_add_tcase(s, t);
+	t = tcase_create("pipeline");
+	tcase_add_checked_fixture(t, start_pipeline, stop);
+	tcase_add_test(t, test_pipeline);
 	suite_add_tcase(s, t);
 	return s;
 }
