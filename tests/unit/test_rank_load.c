@@ -2,6 +2,8 @@
  * What ranks read, by raw frames: tensors of a step that DeepSpeed wrote, whole
  * and in slices, against the same state as it wrote it at another topology.
  */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "fs/daemon/nstree.h"
@@ -400,6 +402,71 @@ START_TEST(test_removed)
 }
 END_TEST
 
+/* ---- saved by ranks, read by ranks ---- */
+
+struct scribbler {
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* Never lets the ring rest. */
+static void *scribble(void *arg)
+{
+	struct scribbler *s = arg;
+	uint8_t v = 0;
+
+	while (!atomic_load(&s->stop)) {
+		for (size_t i = 0; i < (size_t)SLOT * SLOTS; i += 61)
+			*(volatile uint8_t *)(peer.ring + i) = v;
+		v += 37;
+	}
+	return NULL;
+}
+
+/* What a rank writes to while it is taken is saved as it was read, once. */
+START_TEST(test_scribbled)
+{
+	struct scribbler s = {.stop = false};
+	uint64_t load, handle, size;
+	uint8_t *got;
+
+	ask(&peer, "{\"op\":\"begin\",\"step\":\"global_step9\",\"format\":"
+		   "\"files\"}");
+	ask_ok(&peer);
+	ask(&peer, "{\"op\":\"file\",\"id\":1,\"name\":\"a/b.bin\"}");
+	ck_assert_int_eq(pthread_create(&s.thread, NULL, scribble, &s), 0);
+	for (unsigned i = 0; i < 64; i++)
+		ask(&peer, "{\"op\":\"data\",\"id\":1,\"slot\":%u,\"len\":%u}",
+		    i % SLOTS, SLOT);
+	ask(&peer, "{\"op\":\"end\",\"id\":1}");
+	ask(&peer, "{\"op\":\"object\",\"id\":2,\"name\":\"rng\"}");
+	ask(&peer, "{\"op\":\"data\",\"id\":2,\"slot\":0,\"len\":100}");
+	ask(&peer, "{\"op\":\"end\",\"id\":2}");
+	ask(&peer, "{\"op\":\"commit\"}");
+	ask_ok(&peer);
+	atomic_store(&s.stop, true);
+	pthread_join(s.thread, NULL);
+	ck_assert_uint_eq(peer.n_freed, 65);
+	run_ok(&bed.context, "scrub", "{}");
+	run_ok(&bed.context, "fsck", "{}");
+	/* it is the step to resume from, and has no tensors */
+	load = load_step("", "global_step9");
+	ask(&peer, "{\"op\":\"list\",\"load\":%llu}", (unsigned long long)load);
+	ask_fails(&peer, -ENOTSUP, "format");
+	ask(&peer, "{\"op\":\"open\",\"load\":%llu,\"name\":\"a/b.bin\"}",
+	    (unsigned long long)load);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, 64 * SLOT);
+	got = read_handle(handle, size);
+	free(got);
+	ask(&peer, "{\"op\":\"open\",\"load\":%llu,\"name\":\"ckptfs/rng\"}",
+	    (unsigned long long)load);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, 100);
+	free(read_handle(handle, size));
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("rank_load");
@@ -412,6 +479,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_files);
 	tcase_add_test(t, test_refusals);
 	tcase_add_test(t, test_removed);
+	tcase_add_test(t, test_scribbled);
 	suite_add_tcase(s, t);
 	t = tcase_create("pipeline");
 	tcase_add_checked_fixture(t, start_pipeline, stop);
