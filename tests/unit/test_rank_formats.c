@@ -235,8 +235,40 @@ START_TEST(odd_puts)
 }
 END_TEST
 
-/* The disk is full at some moment: nothing of the step is there. */
+/* Nothing of the step, and of the directories above it. */
+static void expect_nothing(const struct cfs_error *err)
+{
+	ck_assert_str_ne(err->text, "");
+	ck_assert(!is_there("runs"));
+}
+
 START_TEST(no_room)
+{
+	struct cfs_stage_options o = rank_options("files");
+	struct cfs_stage *stage = stage_new(&o);
+	_cleanup_(cfs_freep) uint8_t *some = bed_bytes(2, 64 * MIB);
+	struct cfs_error err = {""};
+	struct cfs_stage_stream *s;
+	int r = 0;
+
+	ck_assert_int_eq(cfs_stage_file(stage, 0, "big", &s, &err), 0);
+	cfs_engine_mem_limit(bed.bed.engine, 16 * MIB);
+	for (size_t at = 0; at < 64 * MIB && !r; at += MIB)
+		r = cfs_stage_write(s, some + at, MIB, &err);
+	ck_assert_int_eq(r, -ENOSPC);
+	ck_assert_str_eq(err.text, "big: No space left on device");
+	cfs_stage_drop(s);
+	ck_assert_int_eq(cfs_stage_commit(stage, &err), -EINVAL);
+	expect_nothing(&err);
+	cfs_engine_mem_limit(bed.bed.engine, 0);
+	cfs_stage_free(stage);
+	ck_assert(!is_there(CFS_NSTREE_TRASH));
+	ns_no_problems(&bed);
+}
+END_TEST
+
+/* Any write, and what mends it, fails. */
+START_TEST(broken_disk)
 {
 	struct cfs_stage_options o = rank_options("universal");
 	struct cfs_stage *stage = stage_new(&o);
@@ -244,23 +276,25 @@ START_TEST(no_room)
 	int r;
 
 	put_model(stage, o.n_ranks);
-	/* every sync of what comes next fails, one after the other */
-	cfs_engine_mem_fail(bed.bed.engine, CFS_ENGINE_SYNC, (unsigned)_i + 1,
-			    -ENOSPC);
-	cfs_engine_mem_limit(bed.bed.engine, 1);
+	cfs_engine_mem_fail(bed.bed.engine,
+			    _i % 2 ? CFS_ENGINE_WRITE : CFS_ENGINE_SYNC,
+			    (unsigned)_i / 2 + 1, -EIO);
+	cfs_engine_mem_fail(bed.bed.engine, CFS_ENGINE_CREATE, 1, -EIO);
 	r = cfs_stage_commit(stage, &err);
-	if (r < 0) {
-		ck_assert_str_ne(err.text, "");
-		ck_assert(!is_there("runs/a/global_step7"));
-		ck_assert(!is_there("runs/a/latest_universal"));
-		ck_assert(!is_there("runs"));
-	}
-	cfs_engine_mem_limit(bed.bed.engine, 0);
-	cfs_engine_mem_fail(bed.bed.engine, CFS_ENGINE_SYNC, 0, 0);
+	for (unsigned call = 0; call < CFS_ENGINE_CALLS; call++)
+		cfs_engine_mem_fail(bed.bed.engine, (enum cfs_engine_call)call,
+				    0, 0);
+	if (r < 0)
+		expect_nothing(&err);
 	cfs_stage_free(stage);
+	ck_assert(!is_there(CFS_NSTREE_TRASH));
 	if (!r)
 		rank_expect_step(bed.ns, "universal", "runs/a/global_step7", 0);
 	ns_no_problems(&bed);
+	/* and that is what a crash leaves */
+	ns_bed_crash(&bed, 0);
+	ck_assert(is_there("runs/a/global_step7") == !r);
+	ck_assert(is_there("runs/a/latest_universal") == !r);
 }
 END_TEST
 
@@ -276,7 +310,8 @@ Suite *suite(void)
 	tcase_add_test(c, file_of_both);
 	tcase_add_test(c, gap);
 	tcase_add_test(c, odd_puts);
-	tcase_add_loop_test(c, no_room, 0, 6);
+	tcase_add_test(c, no_room);
+	tcase_add_loop_test(c, broken_disk, 0, 60);
 	suite_add_tcase(s, c);
 	return s;
 }
