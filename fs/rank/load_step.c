@@ -64,7 +64,7 @@ static int find_step(struct cfs_conn *conn, const char *asked, char **name_out,
 static int check_file(struct cfs_conn *conn, const char *path, uint64_t ino,
 		      struct cfs_error *err)
 {
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r = may_read(conn, path, R_OK, err);
 
 	if (!r)
@@ -143,7 +143,7 @@ int cfs_load_open(struct cfs_conn *conn, const char *asked,
 	const char *run = cfs_rank_job_run(conn->member.job);
 	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *node = NULL;
 	_cleanup_(cfs_freep) char *name = NULL;
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r;
 
 	r = find_step(conn, asked, &name, err);
@@ -174,7 +174,7 @@ int cfs_load_file(struct cfs_conn *conn, const struct cfs_load *load,
 {
 	_cleanup_(cfs_freep) char *path = cfs_path_join(load->path, name);
 	struct cfs_source *source = cfs_views_source(conn->context->views);
-	struct stat st;
+	struct stat st = {.st_ino = 0};
 	int r = path ? cfs_ns_walk(conn->context->ns, load->path, &st)
 		     : -ENOMEM;
 

@@ -128,7 +128,7 @@ static int make_hidden(struct cfs_stage *stage)
 	struct cfs_ns *ns = stage->context->ns;
 	struct cfs_ns_cred cred = {geteuid(), getegid()};
 	char name[sizeof(stage->hidden)];
-	struct stat st;
+	struct stat st = {0};
 	int r = -ENOENT;
 
 	for (int i = 0; i < 10 && r == -ENOENT; i++) {
@@ -172,7 +172,7 @@ static int make_step(struct cfs_stage *stage)
 	struct cfs_ns *ns = stage->context->ns;
 	struct cfs_ns_cred cred;
 	mode_t mode = 0777 & ~owner.umask;
-	struct stat st;
+	struct stat st = {0};
 	int r = look_at_run(stage, &st);
 
 	if (r < 0)

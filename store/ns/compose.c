@@ -7,6 +7,7 @@
  */
 #include "store/ns/ns_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 
 #include "store/util/checked.h"
@@ -36,6 +37,7 @@ int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
 		r = cfs_ino_pin(i, &c->pin, &st);
 	if (r < 0)
 		return r;
+	assert(c->pin.pieces);
 	c->told = calloc(c->pin.pieces->n + 1, sizeof(*c->told));
 	if (!c->told) {
 		cfs_ino_unpin(ns, &c->pin);
@@ -70,6 +72,7 @@ struct compose {
 	uint64_t room;		   /* reserved, not yet a blob's */
 	uint64_t literal;	   /* bytes of that kind still to come */
 	uint64_t end;
+	bool collects; /* gc is under way */
 };
 
 static void compose_fini(struct compose *c)
@@ -129,7 +132,7 @@ static int refer(struct compose *c, const struct cfs_ns_part *part)
 		e.len = CFS_MIN(e.off + e.len, end) - from;
 		e.chunk_off += (uint32_t)(from - e.off);
 		e.off = part->off + (from - off);
-		r = tell(part->content, i);
+		r = c->collects ? tell(part->content, i) : 0;
 		if (r == 0)
 			r = push(c, &e);
 	}
@@ -196,6 +199,7 @@ static int collect(struct compose *c, const struct cfs_ns_part *parts, size_t n)
 	if (r < 0)
 		return r;
 	c->room = c->literal;
+	c->collects = cfs_store_collects(c->ino->ns->store);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = parts[i].content ? refer(c, &parts[i]) : put(c, &parts[i]);
 	return r < 0 ? r : send_blob(c);

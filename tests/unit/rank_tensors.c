@@ -43,18 +43,22 @@ uint8_t *expect_bytes(const struct expected *e, const char *name,
 	struct cfs_map *map = cfs_map_new(e->step->files);
 	struct cfs_reader *reader;
 	struct cfs_error err = {""};
-	uint32_t param, k = 0;
+	const struct cfs_catalogue *cat = NULL;
+	uint32_t param = 0, k = 0;
 	uint8_t *bytes;
 
-	ck_assert_int_eq(cfs_catalogue_find(e->cat, name, &param), 0);
-	while (strcmp(cfs_catalogue_role_name(e->cat, k), role) != 0)
+	for (uint32_t i = 0; i < e->step->n_ranks; i++)
+		if (!cfs_catalogue_find(e->step->ranks[i].catalogue, name,
+					&param))
+			cat = e->step->ranks[i].catalogue;
+	ck_assert_msg(cat != NULL, "%s", name);
+	while (strcmp(cfs_catalogue_role_name(cat, k), role) != 0)
 		k++;
-	*dtype_out = cfs_catalogue_dtype(e->cat, param, k);
-	ck_assert_int_eq(
-		cfs_catalogue_append(e->cat, param, k, 0,
-				     cfs_catalogue_param(e->cat, param)->numel,
-				     map),
-		0);
+	*dtype_out = cfs_catalogue_dtype(cat, param, k);
+	ck_assert_int_eq(cfs_catalogue_append(
+				 cat, param, k, 0,
+				 cfs_catalogue_param(cat, param)->numel, map),
+			 0);
 	cfs_map_seal(map);
 	*len_out = cfs_map_size(map);
 	bytes = malloc(*len_out + 1);

@@ -2,6 +2,8 @@
  * What ranks read, by raw frames: tensors of a step that DeepSpeed wrote, whole
  * and in slices, against the same state as it wrote it at another topology.
  */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "fs/daemon/nstree.h"
@@ -19,6 +21,17 @@ static void start(void)
 	setup();
 	bed_start(&bed);
 	import_golden(&bed.context);
+	job_open(&bed, &peer, 1);
+}
+
+/* One of two stages, so that tensors are of two ranks. */
+static void start_pipeline(void)
+{
+	setup();
+	bed_start(&bed);
+	run_ok(&bed.context, "import",
+	       "{\"path\":\"\",\"sources\":[{\"path\":\"" CFS_TEST_DATA
+	       "/pipeline/pp2-dp1\",\"name\":\"run\"}]}");
 	job_open(&bed, &peer, 1);
 }
 
@@ -48,7 +61,7 @@ static const char *text_of(const cJSON *frame, const char *name)
 	return s;
 }
 
-static uint64_t load_step(const char *step)
+static uint64_t load_step(const char *step, const char *want)
 {
 	cJSON *frame;
 	uint64_t load;
@@ -56,7 +69,7 @@ static uint64_t load_step(const char *step)
 	ask(&peer, "{\"op\":\"load\",\"step\":\"%s\"}", step);
 	frame = next_frame(&peer);
 	ck_assert_msg(number_of(frame, "r") == 0, "%s", cJSON_Print(frame));
-	ck_assert_str_eq(text_of(frame, "step"), STEP);
+	ck_assert_str_eq(text_of(frame, "step"), want);
 	load = number_of(frame, "load");
 	cJSON_Delete(frame);
 	return load;
@@ -110,14 +123,13 @@ static const char *dtype_name(enum cfs_dtype dtype)
 }
 
 /* What list says there is, each whole. */
-START_TEST(test_whole)
+static void compare_all(const char *step, const char *other)
 {
-	struct expected *e;
-	uint64_t load = load_step(""), from = 0;
+	uint64_t load = load_step("", step), from = 0;
+	struct expected *e = expect_open(other, step);
 	unsigned n = 0;
 	bool more = true;
 
-	e = expect_open(OTHER, STEP);
 	while (more) {
 		cJSON *frame, *t;
 
@@ -172,6 +184,17 @@ START_TEST(test_whole)
 	ask_fails(&peer, -EINVAL, "load");
 	expect_close(e);
 }
+
+START_TEST(test_whole)
+{
+	compare_all(STEP, OTHER);
+}
+END_TEST
+
+START_TEST(test_pipeline)
+{
+	compare_all("global_step2", CFS_TEST_DATA "/pipeline/pp2-dp2");
+}
 END_TEST
 
 /* Random boxes and flat parts of them, of random tensors. */
@@ -179,7 +202,7 @@ START_TEST(test_slices)
 {
 	unsigned seed = (unsigned)time(NULL);
 	struct expected *e;
-	uint64_t load = load_step(STEP);
+	uint64_t load = load_step(STEP, STEP);
 
 	printf("slices: seed %u\n", seed);
 	srand(seed);
@@ -250,7 +273,7 @@ END_TEST
 
 START_TEST(test_files)
 {
-	uint64_t load = load_step(STEP), handle, size;
+	uint64_t load = load_step(STEP, STEP), handle, size;
 	char path[PATH_MAX];
 	struct stat st;
 	uint8_t *got, *want;
@@ -278,7 +301,7 @@ END_TEST
 
 START_TEST(test_refusals)
 {
-	unsigned long long load = load_step(STEP);
+	unsigned long long load = load_step(STEP, STEP);
 	uint64_t size;
 	unsigned long long h;
 
@@ -340,7 +363,7 @@ END_TEST
 /* The step is removed while it is open: its tensors stay readable. */
 START_TEST(test_removed)
 {
-	unsigned long long load = load_step(STEP);
+	unsigned long long load = load_step(STEP, STEP);
 	struct expected *e;
 	const struct expected_param *p;
 	enum cfs_dtype dtype;
@@ -379,6 +402,71 @@ START_TEST(test_removed)
 }
 END_TEST
 
+/* ---- saved by ranks, read by ranks ---- */
+
+struct scribbler {
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* Never lets the ring rest. */
+static void *scribble(void *arg)
+{
+	struct scribbler *s = arg;
+	uint8_t v = 0;
+
+	while (!atomic_load(&s->stop)) {
+		for (size_t i = 0; i < (size_t)SLOT * SLOTS; i += 61)
+			*(volatile uint8_t *)(peer.ring + i) = v;
+		v += 37;
+	}
+	return NULL;
+}
+
+/* What a rank writes to while it is taken is saved as it was read, once. */
+START_TEST(test_scribbled)
+{
+	struct scribbler s = {.stop = false};
+	uint64_t load, handle, size;
+	uint8_t *got;
+
+	ask(&peer, "{\"op\":\"begin\",\"step\":\"global_step9\",\"format\":"
+		   "\"files\"}");
+	ask_ok(&peer);
+	ask(&peer, "{\"op\":\"file\",\"id\":1,\"name\":\"a/b.bin\"}");
+	ck_assert_int_eq(pthread_create(&s.thread, NULL, scribble, &s), 0);
+	for (unsigned i = 0; i < 64; i++)
+		ask(&peer, "{\"op\":\"data\",\"id\":1,\"slot\":%u,\"len\":%u}",
+		    i % SLOTS, SLOT);
+	ask(&peer, "{\"op\":\"end\",\"id\":1}");
+	ask(&peer, "{\"op\":\"object\",\"id\":2,\"name\":\"rng\"}");
+	ask(&peer, "{\"op\":\"data\",\"id\":2,\"slot\":0,\"len\":100}");
+	ask(&peer, "{\"op\":\"end\",\"id\":2}");
+	ask(&peer, "{\"op\":\"commit\"}");
+	ask_ok(&peer);
+	atomic_store(&s.stop, true);
+	pthread_join(s.thread, NULL);
+	ck_assert_uint_eq(peer.n_freed, 65);
+	run_ok(&bed.context, "scrub", "{}");
+	run_ok(&bed.context, "fsck", "{}");
+	/* it is the step to resume from, and has no tensors */
+	load = load_step("", "global_step9");
+	ask(&peer, "{\"op\":\"list\",\"load\":%llu}", (unsigned long long)load);
+	ask_fails(&peer, -ENOTSUP, "format");
+	ask(&peer, "{\"op\":\"open\",\"load\":%llu,\"name\":\"a/b.bin\"}",
+	    (unsigned long long)load);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, 64 * SLOT);
+	got = read_handle(handle, size);
+	free(got);
+	ask(&peer, "{\"op\":\"open\",\"load\":%llu,\"name\":\"ckptfs/rng\"}",
+	    (unsigned long long)load);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, 100);
+	free(read_handle(handle, size));
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("rank_load");
@@ -391,6 +479,11 @@ static Suite *suite(void)
 	tcase_add_test(t, test_files);
 	tcase_add_test(t, test_refusals);
 	tcase_add_test(t, test_removed);
+	tcase_add_test(t, test_scribbled);
+	suite_add_tcase(s, t);
+	t = tcase_create("pipeline");
+	tcase_add_checked_fixture(t, start_pipeline, stop);
+	tcase_add_test(t, test_pipeline);
 	suite_add_tcase(s, t);
 	return s;
 }
