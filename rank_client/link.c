@@ -139,6 +139,11 @@ void cfs_link_free(struct cfs_link *link)
 	while ((link->out || link->unsent) && !link->dead)
 		if (!wait_until(link, &end))
 			break;
+	/* The daemon has to read all of it, which it does not once it finds
+	 * that nobody hears its answers. */
+	(void)shutdown(link->fd, SHUT_WR);
+	while (!link->dead && wait_until(link, &end))
+		;
 	link->stop = true;
 	cfs_link_wake(link);
 	pthread_mutex_unlock(&link->lock);

@@ -161,19 +161,29 @@ static void invite(struct opening *o, int r, const struct cfs_error *err)
 		snprintf(i->run, sizeof(i->run), "%s", o->run);
 }
 
-/* Others wait for a rank that cannot open: it comes and goes, and they hear
- * of that.  What fails here is not told: something has already. */
-static void come_and_go(struct opening *o)
+/*
+ * The others wait for a rank that cannot open what they do: it says where it
+ * was to save, the daemon finds that wrong, and they hear of it.  What fails
+ * here is not told: something has already.
+ */
+static void disagree(struct opening *o)
 {
 	struct cfs_error quiet = {""};
+	cJSON *answer = NULL;
 
 	free(o->store);
-	free(o->run);
 	o->store = strdup(o->invitation.store);
-	o->run = strdup(o->invitation.run);
-	if (!o->store || !o->run || connect_to(o, &quiet) < 0)
+	if (!o->run)
+		o->run = strdup("(a path that is in no store)");
+	if (!o->store || !o->run)
 		return;
-	(void)!say_hello(o, o->invitation.job, &quiet);
+	if (o->rank->ring.fd < 0 &&
+	    cfs_ring_init(&o->rank->ring, 1, &quiet) < 0)
+		return;
+	if (!connect_to(o, &quiet) &&
+	    !say_hello(o, o->invitation.job, &quiet) &&
+	    !hear(o, &answer, &quiet))
+		cJSON_Delete(answer);
 }
 
 static int join_job(struct opening *o, int local, struct cfs_error *err)
@@ -187,7 +197,7 @@ static int join_job(struct opening *o, int local, struct cfs_error *err)
 				 "rank %u opens \"%s\", but rank 0 \"%s\"",
 				 o->comm.rank, o->run, i->run);
 	if (local < 0) {
-		come_and_go(o);
+		disagree(o);
 		return local;
 	}
 	local = connect_to(o, err);

@@ -201,7 +201,26 @@ struct ranks {
 	uint32_t n;
 	pid_t pids[RANKS];
 	int said[RANKS];
+	int ready; /* a byte from each rank that is open */
 };
+
+static int ready_fd = -1;
+
+static inline void tell_ready(void)
+{
+	ck_assert_int_eq(write(ready_fd, "", 1), 1);
+}
+
+/* Before that it is the communicator's to notice that one is gone. */
+static inline void ranks_wait_ready(struct ranks *ranks)
+{
+	char byte;
+	uint32_t i;
+
+	for (i = 0; i < ranks->n; i++)
+		if (read(ranks->ready, &byte, 1) != 1)
+			break;
+}
 
 static inline void be_rank(struct daemon *d, struct net *net, rank_fn *fn,
 			   int out)
@@ -220,11 +239,14 @@ static inline void be_rank(struct daemon *d, struct net *net, rank_fn *fn,
 static inline void ranks_start(struct ranks *ranks, struct daemon *d,
 			       uint32_t n, rank_fn *fn)
 {
-	int pairs[RANKS][2], out[2];
+	int pairs[RANKS][2], out[2], ready[2];
 	struct net net = {.n = n};
 	uint32_t i, j;
 
 	ranks->n = n;
+	ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
+	ready_fd = ready[1];
+	ranks->ready = ready[0];
 	for (i = 1; i < n; i++)
 		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]),
 				 0);
@@ -247,6 +269,7 @@ static inline void ranks_start(struct ranks *ranks, struct daemon *d,
 		close(pairs[i][0]);
 		close(pairs[i][1]);
 	}
+	close(ready[1]);
 }
 
 /* false: it died and said nothing. */
@@ -255,6 +278,8 @@ static inline bool rank_end(struct ranks *ranks, uint32_t i, struct said *said)
 	bool spoke = read(ranks->said[i], said, sizeof(*said)) == sizeof(*said);
 
 	close(ranks->said[i]);
+	if (i + 1 == ranks->n)
+		close(ranks->ready);
 	ck_assert_int_eq(waitpid(ranks->pids[i], NULL, 0), ranks->pids[i]);
 	return spoke;
 }
