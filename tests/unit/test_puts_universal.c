@@ -9,17 +9,16 @@
 
 static const struct model {
 	const char *name;
-	uint32_t ndim;
 	uint64_t shape[2];
-	uint32_t group; /* or CFS_GROUP_FROZEN */
+	uint32_t ndim, group; /* or CFS_GROUP_FROZEN */
 } model[] = {
-	{"emb.weight", 2, {14, 5}, 0},
-	{"l1.weight", 2, {6, 5}, 0},
-	{"l1.bias", 1, {6}, 1},
-	{"ln.weight", 1, {5}, 1},
-	{"head.weight", 2, {14, 5}, 0},
-	{"scale", 0, {0}, 1},
-	{"frozen", 1, {9}, CFS_GROUP_FROZEN},
+	{"emb.weight", {14, 5}, 2, 0},
+	{"l1.weight", {6, 5}, 2, 0},
+	{"l1.bias", {6}, 1, 1},
+	{"ln.weight", {5}, 1, 1},
+	{"head.weight", {14, 5}, 2, 0},
+	{"scale", {0}, 0, 1},
+	{"frozen", {9}, 1, CFS_GROUP_FROZEN},
 };
 #define N_MODEL CFS_ARRAY_SIZE(model)
 
