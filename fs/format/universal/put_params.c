@@ -155,10 +155,13 @@ static int add_group(struct cfs_uc_putting *p, uint32_t g)
 	return r;
 }
 
-/* Weights of no group are frozen; anything else of none was forgotten there. */
+/* Weights of no group are frozen, but for second names; anything else of none
+ * was forgotten there. */
 static int add_frozen(struct cfs_uc_putting *p)
 {
 	struct cfs_catalogue *cat = p->step->base.ranks[0].catalogue;
+	const struct cfs_node *shared =
+		cfs_node_get(p->client_state, "shared_params");
 	int r = 0;
 
 	for (size_t i = 0; !r && i < p->tensors->n; i++) {
@@ -170,6 +173,7 @@ static int add_frozen(struct cfs_uc_putting *p)
 		uint32_t known;
 
 		if (!cfs_catalogue_find(cat, m.name, &known) ||
+		    cfs_node_get(shared, m.name) ||
 		    !strcmp(t->first->role, CFS_PUT_BUFFER))
 			continue;
 		if (strcmp(t->first->role, CFS_PUT_WEIGHT) != 0 ||

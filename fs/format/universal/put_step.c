@@ -30,7 +30,8 @@ static const struct cfs_put_tensor *put_as(const struct cfs_uc_putting *p,
 
 /* ---- types ---- */
 
-/* What the model computes in: the configuration's, else that of its weights. */
+/* What the model computes in: the configuration's, else the type of 16-bit
+ * weights that have a master, else float32. */
 static int find_dtype(struct cfs_uc_putting *p)
 {
 	struct cfs_step *base = &p->step->base;
@@ -38,12 +39,13 @@ static int find_dtype(struct cfs_uc_putting *p)
 	base->dtype = CFS_DTYPE_NONE;
 	if (p->ds_config)
 		base->dtype = cfs_ds_config_dtype(p->ds_config);
-	for (size_t i = 0; !base->dtype && i < p->tensors->n; i++) {
+	for (size_t i = 0; !p->ds_config && i < p->tensors->n; i++) {
 		const struct cfs_put *t = p->tensors->v[i].first;
 
-		/* of what is trained: layers may be kept in another type */
-		if (!strcmp(t->role, CFS_PUT_WEIGHT) &&
-		    (put_as(p, t->name, CFS_PUT_MASTER) || t->dtype == CFS_F32))
+		if (strcmp(t->role, CFS_PUT_WEIGHT) != 0 ||
+		    (base->dtype && base->dtype != CFS_F32))
+			continue;
+		if (t->dtype == CFS_F32 || put_as(p, t->name, CFS_PUT_MASTER))
 			base->dtype = t->dtype;
 	}
 	if (base->dtype != CFS_F32 && base->dtype != CFS_F16 &&
