@@ -80,8 +80,14 @@ enum wrong {
 	NO_WEIGHTS,
 	STEP_IN_GROUPS,
 	BF16_STATE,
+	NO_SCALAR, /* which several tensor-parallel ranks cannot have */
 	N_WRONG
 };
+
+static bool is_left_out(size_t t, enum wrong wrong)
+{
+	return wrong == NO_SCALAR && !model[t].ndim;
+}
 
 static void put_weight(struct bed *b, size_t t)
 {
@@ -123,7 +129,7 @@ static struct cfs_node *groups_of(struct cfs_pickle *doc, enum wrong wrong)
 			cfs_node_set_str(doc, group, "step",
 					 cfs_node_int(doc, 7));
 		for (size_t t = 0; t < N_MODEL; t++)
-			if (model[t].group == g &&
+			if (model[t].group == g && !is_left_out(t, wrong) &&
 			    !(wrong == UNLISTED && t == 4))
 				cfs_node_append(
 					doc, names,
@@ -149,6 +155,8 @@ static void put_model(struct bed *b, enum wrong wrong)
 	for (size_t t = 0; t < N_MODEL; t++) {
 		bool frozen = model[t].group == CFS_GROUP_FROZEN;
 
+		if (is_left_out(t, wrong))
+			continue;
 		if (wrong != NO_WEIGHTS)
 			put_weight(b, t);
 		for (uint32_t k = 0; !frozen && wrong != NO_OPTIMIZER && k < 3;
@@ -321,6 +329,79 @@ START_TEST(test_step_in_groups)
 }
 END_TEST
 
+/* ---- tensor parallelism ---- */
+
+static struct cfs_node *patterns(struct cfs_pickle *doc)
+{
+	static const char *const same[] = {"ln.weight", "frozen", "emb.weight",
+					   "head.weight"};
+	struct cfs_node *info = cfs_node_dict(doc), *list = cfs_node_list(doc);
+
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(same); i++)
+		cfs_node_append(doc, list, cfs_node_str(doc, same[i]));
+	cfs_node_set_str(doc, info, "universal_checkpoint_version",
+			 cfs_node_float(doc, 0.2));
+	cfs_node_set_str(doc, info, "tp_replicated_parameter_patterns", list);
+	return info;
+}
+
+/* Rows where no pattern says that all ranks have it. */
+START_TEST(test_tensor_parallel)
+{
+	_cleanup_(cfs_pickle_freep) struct cfs_pickle *doc =
+		cfs_pickle_new(NULL);
+	_cleanup_(cfs_step_unrefp) struct cfs_step *step = NULL, *two = NULL;
+	struct cfs_request request = CFS_REQUEST_INIT;
+	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
+	static struct bed b;
+	struct bed_dir dir = {&b, "u", 0}, out = {&b, "tp2", 0};
+	struct cfs_resolved target;
+	struct cfs_puts puts;
+	uint32_t i;
+
+	bed_init(&b, 2);
+	put_model(&b, NO_SCALAR);
+	bed_object(&b, "universal_checkpoint_info", patterns(doc));
+	puts = bed_puts(&b);
+	ck_assert_msg(!cfs_puts_universal(&puts, bed_file, &dir, &b.err), "%s",
+		      b.err.text);
+	ck_assert_msg(!cfs_format_universal.read(b.source, b.pool, "u", &step,
+						 &b.err),
+		      "%s", b.err.text);
+	request.tp = 2;
+	request.dp = 2;
+	ck_assert_msg(!step->format->resolve(step, &request, &target, &b.err),
+		      "%s", b.err.text);
+	ck_assert_msg(!step->format->write(step, &target, &tree, &b.err), "%s",
+		      b.err.text);
+	for (i = 0; i < tree->n_files; i++) {
+		_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
+
+		ck_assert_msg(!cfs_tree_map(tree, i, &map, &b.err), "%s",
+			      b.err.text);
+		(void)bed_file(&out, tree->files[i].name, map);
+	}
+	ck_assert_msg(!cfs_format_deepspeed.read(b.source, b.pool, "tp2", &two,
+						 &b.err),
+		      "%s", b.err.text);
+	ck_assert_uint_eq(two->n_ranks, 2);
+	ck_assert_int_eq(
+		cfs_catalogue_find(two->ranks[1].catalogue, "l1.weight", &i),
+		0);
+	ck_assert_uint_eq(
+		cfs_catalogue_param(two->ranks[1].catalogue, i)->shape[0], 3);
+	ck_assert_int_eq(
+		cfs_catalogue_find(two->ranks[1].catalogue, "ln.weight", &i),
+		0);
+	ck_assert_uint_eq(
+		cfs_catalogue_param(two->ranks[1].catalogue, i)->numel, 5);
+	cfs_tree_unref(cfs_steal(tree));
+	cfs_step_unref(cfs_steal(two));
+	cfs_step_unref(cfs_steal(step));
+	bed_fini(&b);
+}
+END_TEST
+
 /* ---- refusals ---- */
 
 static const struct {
@@ -381,6 +462,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(tc, test_round_trip, 1, 5);
 	tcase_add_test(tc, test_masters_only);
 	tcase_add_test(tc, test_step_in_groups);
+	tcase_add_test(tc, test_tensor_parallel);
 	tcase_add_loop_test(tc, test_refusals, 0,
 			    (int)CFS_ARRAY_SIZE(refusals));
 	tcase_add_test(tc, test_steps_differ);
