@@ -5,6 +5,8 @@
  */
 #include "tests/unit/puts_bed.h"
 
+#include <time.h>
+
 #include "fs/format/deepspeed/deepspeed.h"
 
 static const struct model {
@@ -454,11 +456,98 @@ START_TEST(test_steps_differ)
 }
 END_TEST
 
+/* ---- very many ---- */
+
+#define MANY_RANKS  2816u
+#define MANY_PARAMS 125u
+
+static int count_file(void *arg, const char *name, struct cfs_map *map)
+{
+	uint32_t *n = arg;
+
+	(void)name;
+	ck_assert_uint_gt(cfs_map_size(map), 0);
+	++*n;
+	return 0;
+}
+
+static void many_objects(struct bed *b, char names[][64])
+{
+	_cleanup_(cfs_pickle_freep) struct cfs_pickle *doc =
+		cfs_pickle_new(NULL);
+	struct cfs_node *list = cfs_node_list(doc), *group = cfs_node_dict(doc);
+	struct cfs_node *params = cfs_node_list(doc);
+
+	for (uint32_t i = 0; i < MANY_PARAMS; i++)
+		cfs_node_append(doc, params, cfs_node_str(doc, names[i]));
+	cfs_node_set_str(doc, group, "lr", cfs_node_float(doc, 0.125));
+	cfs_node_set_str(doc, group, "step", cfs_node_int(doc, 7));
+	cfs_node_set_str(doc, group, "params", params);
+	cfs_node_append(doc, list, group);
+	bed_object(b, "param_groups", list);
+}
+
+/* Each rank has a piece of each of 500 tensors. */
+START_TEST(test_many)
+{
+	static const char *const roles[] = {"weight", "master", "exp_avg",
+					    "exp_avg_sq"};
+	struct cfs_put *all =
+		calloc((size_t)MANY_RANKS * MANY_PARAMS * 4, sizeof(*all));
+	static char names[MANY_PARAMS][64];
+	static const uint64_t shape[] = {MANY_RANKS, 64};
+	static struct bed b;
+	struct cfs_puts puts;
+	struct timespec a, z;
+	uint32_t n = 0;
+
+	ck_assert_ptr_nonnull(all);
+	for (uint32_t i = 0; i < MANY_PARAMS; i++)
+		(void)snprintf(names[i], sizeof(names[i]),
+			       "transformer.h.%u.attention.w", i);
+	bed_init(&b, 0);
+	many_objects(&b, names);
+	puts = bed_puts(&b);
+	puts.puts = all;
+	for (uint32_t rank = 0; rank < MANY_RANKS; rank++) {
+		struct cfs_version version = {.ino = rank + 1, .size = 1 << 30};
+		char name[32];
+		uint32_t row;
+
+		(void)snprintf(name, sizeof(name), "part-%u", rank);
+		ck_assert_int_eq(cfs_filetab_add(b.files, name, &version, &row),
+				 0);
+		for (uint32_t t = 0; t < MANY_PARAMS * 4; t++) {
+			struct cfs_put *put = &all[puts.n_puts++];
+
+			*put = bed_whole(rank, names[t / 4], roles[t % 4],
+					 CFS_F32, 2, shape);
+			put->flat_start = (uint64_t)rank * 64;
+			put->flat_count = 64;
+			put->file = row;
+			put->file_off = t * UINT64_C(256);
+		}
+	}
+	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &a), 0);
+	ck_assert_msg(!cfs_puts_universal(&puts, count_file, &n, &b.err), "%s",
+		      b.err.text);
+	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &z), 0);
+	printf("%zu puts, %u files: %.3f s\n", puts.n_puts, n,
+	       (double)(z.tv_sec - a.tv_sec) +
+		       (double)(z.tv_nsec - a.tv_nsec) * 1e-9);
+	/* three states, a count, optimizer_state.pt, two model states */
+	ck_assert_uint_eq(n, MANY_PARAMS * 4 + 3);
+	free(all);
+	bed_fini(&b);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("puts_universal");
 	TCase *tc = tcase_create("all");
 
+	tcase_set_timeout(tc, TEST_TIMEOUT);
 	tcase_add_loop_test(tc, test_round_trip, 1, 5);
 	tcase_add_test(tc, test_masters_only);
 	tcase_add_test(tc, test_step_in_groups);
@@ -466,6 +555,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(tc, test_refusals, 0,
 			    (int)CFS_ARRAY_SIZE(refusals));
 	tcase_add_test(tc, test_steps_differ);
+	tcase_add_test(tc, test_many);
 	suite_add_tcase(s, tc);
 	return s;
 }
