@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -60,10 +61,21 @@ static int add_part(struct job *job, uint32_t rank, uint32_t *row_out)
 	return r < 0 ? r : cfs_filetab_add(job->files, path, &version, row_out);
 }
 
+/* The next word as a number. */
+static bool scan_number(FILE *f, uint64_t *out)
+{
+	char word[32], *end;
+
+	if (fscanf(f, "%31s", word) != 1)
+		return false;
+	*out = strtoull(word, &end, 10);
+	return !*end;
+}
+
 static bool scan_numbers(FILE *f, uint64_t *v, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
-		if (fscanf(f, "%lu", &v[i]) != 1)
+		if (!scan_number(f, &v[i]))
 			return false;
 	return true;
 }
@@ -72,15 +84,20 @@ static int read_put(struct job *job, FILE *f)
 {
 	char name[1025], role[64], dtype[16];
 	struct cfs_put put = {0};
-	int n = fscanf(f, "%1024s %63s %15s %u %lu %lu %lu %u", name, role,
-		       dtype, &put.rank, &put.file_off, &put.flat_start,
-		       &put.flat_count, &put.ndim);
+	uint64_t v[5];
+	int n = fscanf(f, "%1024s %63s %15s", name, role, dtype);
 	int r;
 
-	if (n != 8)
+	if (n != 3)
 		return n == EOF ? -ENOENT : -EINVAL;
-	if (put.ndim > CFS_PUT_DIMS_MAX ||
-	    !scan_numbers(f, put.shape, put.ndim) ||
+	if (!scan_numbers(f, v, 5) || v[4] > CFS_PUT_DIMS_MAX)
+		return -EINVAL;
+	put.rank = (uint32_t)v[0];
+	put.file_off = v[1];
+	put.flat_start = v[2];
+	put.flat_count = v[3];
+	put.ndim = (uint32_t)v[4];
+	if (!scan_numbers(f, put.shape, put.ndim) ||
 	    !scan_numbers(f, put.offset, put.ndim) ||
 	    !scan_numbers(f, put.extent, put.ndim))
 		return -EINVAL;
@@ -100,6 +117,7 @@ static int read_put(struct job *job, FILE *f)
 static int read_puts(struct job *job)
 {
 	char path[4096];
+	uint64_t v[3] = {0};
 	FILE *f;
 	int r = 0;
 
@@ -107,9 +125,11 @@ static int read_puts(struct job *job)
 	f = fopen(path, "r");
 	if (!f)
 		return -errno;
-	if (fscanf(f, "%ld %u %d", &job->all.step, &job->all.dp,
-		   &job->all.zero_stage) != 3)
+	if (!scan_numbers(f, v, 3))
 		r = -EINVAL;
+	job->all.step = (int64_t)v[0];
+	job->all.dp = (uint32_t)v[1];
+	job->all.zero_stage = (int)v[2];
 	while (!r)
 		r = read_put(job, f);
 	(void)fclose(f);

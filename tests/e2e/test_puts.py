@@ -41,12 +41,14 @@ LOADED = (
     # in stage 3 the loader gives all groups what the first one has
     ("bf16-g1_z1-dp2", ("z3-dp2",)),
     ("fp16-g2-frozen_z2-dp2", ("z1-dp2", "z2-dp3")),
+    ("bf16-g2-tied_z1-dp2", ("z1-dp1",)),
     # the loader fails where a rank has no parameter of a group
     ("fp32-g3_z1-dp2", ("z2-dp1",)),
 )
 READ = (
     ("bf16-g2_z1-dp2", ("z1-dp3", "z2-dp4", "z3-dp2", "bf16opt-dp3")),
     ("bf16-g2-frozen_z1-dp2", ("z1-dp1", "z3-dp3-sub12")),
+    ("bf16-g2-tied_z1-dp2", ("z1-dp3", "z3-dp2")),
     ("fp16-g2-frozen_z2-dp2", ("z3-dp3", "z1-dp2")),
     ("fp32-g3_z1-dp2", ("z2-dp3", "z0-dp2")),
 )
@@ -130,6 +132,8 @@ def put_state(cfg, run, top):
     puts = Puts(top, states["dp_world_size"], cfg.stage())
     for i, (name, t) in enumerate(states["module"].items()):
         role = "buffer" if name in states["buffer_names"] else "weight"
+        if name in states["shared_params"]:
+            continue  # told, not put
         # the module's order is that of rank 0
         if t.ndim and i % 2 and t.shape[-1] >= RANKS:
             puts.cut(name, role, t, t.ndim - 1)

@@ -5,21 +5,22 @@
  */
 #include "tests/unit/puts_bed.h"
 
+#include <time.h>
+
 #include "fs/format/deepspeed/deepspeed.h"
 
 static const struct model {
 	const char *name;
-	uint32_t ndim;
 	uint64_t shape[2];
-	uint32_t group; /* or CFS_GROUP_FROZEN */
+	uint32_t ndim, group; /* or CFS_GROUP_FROZEN */
 } model[] = {
-	{"emb.weight", 2, {14, 5}, 0},
-	{"l1.weight", 2, {6, 5}, 0},
-	{"l1.bias", 1, {6}, 1},
-	{"ln.weight", 1, {5}, 1},
-	{"head.weight", 2, {14, 5}, 0},
-	{"scale", 0, {0}, 1},
-	{"frozen", 1, {9}, CFS_GROUP_FROZEN},
+	{"emb.weight", {14, 5}, 2, 0},
+	{"l1.weight", {6, 5}, 2, 0},
+	{"l1.bias", {6}, 1, 1},
+	{"ln.weight", {5}, 1, 1},
+	{"head.weight", {14, 5}, 2, 0},
+	{"scale", {0}, 0, 1},
+	{"frozen", {9}, 1, CFS_GROUP_FROZEN},
 };
 #define N_MODEL CFS_ARRAY_SIZE(model)
 
@@ -81,8 +82,14 @@ enum wrong {
 	NO_WEIGHTS,
 	STEP_IN_GROUPS,
 	BF16_STATE,
+	NO_SCALAR, /* which several tensor-parallel ranks cannot have */
 	N_WRONG
 };
+
+static bool is_left_out(size_t t, enum wrong wrong)
+{
+	return wrong == NO_SCALAR && !model[t].ndim;
+}
 
 static void put_weight(struct bed *b, size_t t)
 {
@@ -124,7 +131,7 @@ static struct cfs_node *groups_of(struct cfs_pickle *doc, enum wrong wrong)
 			cfs_node_set_str(doc, group, "step",
 					 cfs_node_int(doc, 7));
 		for (size_t t = 0; t < N_MODEL; t++)
-			if (model[t].group == g &&
+			if (model[t].group == g && !is_left_out(t, wrong) &&
 			    !(wrong == UNLISTED && t == 4))
 				cfs_node_append(
 					doc, names,
@@ -150,6 +157,8 @@ static void put_model(struct bed *b, enum wrong wrong)
 	for (size_t t = 0; t < N_MODEL; t++) {
 		bool frozen = model[t].group == CFS_GROUP_FROZEN;
 
+		if (is_left_out(t, wrong))
+			continue;
 		if (wrong != NO_WEIGHTS)
 			put_weight(b, t);
 		for (uint32_t k = 0; !frozen && wrong != NO_OPTIMIZER && k < 3;
@@ -322,6 +331,79 @@ START_TEST(test_step_in_groups)
 }
 END_TEST
 
+/* ---- tensor parallelism ---- */
+
+static struct cfs_node *patterns(struct cfs_pickle *doc)
+{
+	static const char *const same[] = {"ln.weight", "frozen", "emb.weight",
+					   "head.weight"};
+	struct cfs_node *info = cfs_node_dict(doc), *list = cfs_node_list(doc);
+
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(same); i++)
+		cfs_node_append(doc, list, cfs_node_str(doc, same[i]));
+	cfs_node_set_str(doc, info, "universal_checkpoint_version",
+			 cfs_node_float(doc, 0.2));
+	cfs_node_set_str(doc, info, "tp_replicated_parameter_patterns", list);
+	return info;
+}
+
+/* Rows where no pattern says that all ranks have it. */
+START_TEST(test_tensor_parallel)
+{
+	_cleanup_(cfs_pickle_freep) struct cfs_pickle *doc =
+		cfs_pickle_new(NULL);
+	_cleanup_(cfs_step_unrefp) struct cfs_step *step = NULL, *two = NULL;
+	struct cfs_request request = CFS_REQUEST_INIT;
+	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
+	static struct bed b;
+	struct bed_dir dir = {&b, "u", 0}, out = {&b, "tp2", 0};
+	struct cfs_resolved target;
+	struct cfs_puts puts;
+	uint32_t i;
+
+	bed_init(&b, 2);
+	put_model(&b, NO_SCALAR);
+	bed_object(&b, "universal_checkpoint_info", patterns(doc));
+	puts = bed_puts(&b);
+	ck_assert_msg(!cfs_puts_universal(&puts, bed_file, &dir, &b.err), "%s",
+		      b.err.text);
+	ck_assert_msg(!cfs_format_universal.read(b.source, b.pool, "u", &step,
+						 &b.err),
+		      "%s", b.err.text);
+	request.tp = 2;
+	request.dp = 2;
+	ck_assert_msg(!step->format->resolve(step, &request, &target, &b.err),
+		      "%s", b.err.text);
+	ck_assert_msg(!step->format->write(step, &target, &tree, &b.err), "%s",
+		      b.err.text);
+	for (i = 0; i < tree->n_files; i++) {
+		_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
+
+		ck_assert_msg(!cfs_tree_map(tree, i, &map, &b.err), "%s",
+			      b.err.text);
+		(void)bed_file(&out, tree->files[i].name, map);
+	}
+	ck_assert_msg(!cfs_format_deepspeed.read(b.source, b.pool, "tp2", &two,
+						 &b.err),
+		      "%s", b.err.text);
+	ck_assert_uint_eq(two->n_ranks, 2);
+	ck_assert_int_eq(
+		cfs_catalogue_find(two->ranks[1].catalogue, "l1.weight", &i),
+		0);
+	ck_assert_uint_eq(
+		cfs_catalogue_param(two->ranks[1].catalogue, i)->shape[0], 3);
+	ck_assert_int_eq(
+		cfs_catalogue_find(two->ranks[1].catalogue, "ln.weight", &i),
+		0);
+	ck_assert_uint_eq(
+		cfs_catalogue_param(two->ranks[1].catalogue, i)->numel, 5);
+	cfs_tree_unref(cfs_steal(tree));
+	cfs_step_unref(cfs_steal(two));
+	cfs_step_unref(cfs_steal(step));
+	bed_fini(&b);
+}
+END_TEST
+
 /* ---- refusals ---- */
 
 static const struct {
@@ -374,17 +456,106 @@ START_TEST(test_steps_differ)
 }
 END_TEST
 
+/* ---- very many ---- */
+
+#define MANY_RANKS  2816u
+#define MANY_PARAMS 125u
+
+static int count_file(void *arg, const char *name, struct cfs_map *map)
+{
+	uint32_t *n = arg;
+
+	(void)name;
+	ck_assert_uint_gt(cfs_map_size(map), 0);
+	++*n;
+	return 0;
+}
+
+static void many_objects(struct bed *b, char names[][64])
+{
+	_cleanup_(cfs_pickle_freep) struct cfs_pickle *doc =
+		cfs_pickle_new(NULL);
+	struct cfs_node *list = cfs_node_list(doc), *group = cfs_node_dict(doc);
+	struct cfs_node *params = cfs_node_list(doc);
+
+	for (uint32_t i = 0; i < MANY_PARAMS; i++)
+		cfs_node_append(doc, params, cfs_node_str(doc, names[i]));
+	cfs_node_set_str(doc, group, "lr", cfs_node_float(doc, 0.125));
+	cfs_node_set_str(doc, group, "step", cfs_node_int(doc, 7));
+	cfs_node_set_str(doc, group, "params", params);
+	cfs_node_append(doc, list, group);
+	bed_object(b, "param_groups", list);
+}
+
+/* Each rank has a piece of each of 500 tensors. */
+START_TEST(test_many)
+{
+	static const char *const roles[] = {"weight", "master", "exp_avg",
+					    "exp_avg_sq"};
+	struct cfs_put *all =
+		calloc((size_t)MANY_RANKS * MANY_PARAMS * 4, sizeof(*all));
+	static char names[MANY_PARAMS][64];
+	static const uint64_t shape[] = {MANY_RANKS, 64};
+	static struct bed b;
+	struct cfs_puts puts;
+	struct timespec a, z;
+	uint32_t n = 0;
+
+	ck_assert_ptr_nonnull(all);
+	for (uint32_t i = 0; i < MANY_PARAMS; i++)
+		(void)snprintf(names[i], sizeof(names[i]),
+			       "transformer.h.%u.attention.w", i);
+	bed_init(&b, 0);
+	many_objects(&b, names);
+	puts = bed_puts(&b);
+	puts.puts = all;
+	for (uint32_t rank = 0; rank < MANY_RANKS; rank++) {
+		struct cfs_version version = {.ino = rank + 1, .size = 1 << 30};
+		char name[32];
+		uint32_t row;
+
+		(void)snprintf(name, sizeof(name), "part-%u", rank);
+		ck_assert_int_eq(cfs_filetab_add(b.files, name, &version, &row),
+				 0);
+		for (uint32_t t = 0; t < MANY_PARAMS * 4; t++) {
+			struct cfs_put *put = &all[puts.n_puts++];
+
+			*put = bed_whole(rank, names[t / 4], roles[t % 4],
+					 CFS_F32, 2, shape);
+			put->flat_start = (uint64_t)rank * 64;
+			put->flat_count = 64;
+			put->file = row;
+			put->file_off = t * UINT64_C(256);
+		}
+	}
+	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &a), 0);
+	ck_assert_msg(!cfs_puts_universal(&puts, count_file, &n, &b.err), "%s",
+		      b.err.text);
+	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &z), 0);
+	printf("%zu puts, %u files: %.3f s\n", puts.n_puts, n,
+	       (double)(z.tv_sec - a.tv_sec) +
+		       (double)(z.tv_nsec - a.tv_nsec) * 1e-9);
+	/* three states, a count, optimizer_state.pt, two model states */
+	ck_assert_uint_eq(n, MANY_PARAMS * 4 + 3);
+	free(all);
+	bed_fini(&b);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("puts_universal");
 	TCase *tc = tcase_create("all");
 
+	tcase_set_timeout(tc, TEST_TIMEOUT);
 	tcase_add_loop_test(tc, test_round_trip, 1, 5);
 	tcase_add_test(tc, test_masters_only);
 	tcase_add_test(tc, test_step_in_groups);
+	tcase_add_test(tc, test_tensor_parallel);
 	tcase_add_loop_test(tc, test_refusals, 0,
 			    (int)CFS_ARRAY_SIZE(refusals));
 	tcase_add_test(tc, test_steps_differ);
+	tcase_add_test(tc, test_many);
 	suite_add_tcase(s, tc);
 	return s;
 }

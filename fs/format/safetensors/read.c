@@ -28,7 +28,7 @@ int cfs_st_header_read(struct cfs_file *file, uint64_t size,
 		       struct cfs_error *err)
 {
 	_cleanup_(cfs_freep) char *text = NULL;
-	uint8_t length[8];
+	uint8_t length[8] = {0};
 	uint64_t len;
 	int r;
 
@@ -58,8 +58,8 @@ static int settle(struct reading *rd, const char *path, const char *name,
 {
 	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
 	struct cfs_step *step = rd->step;
-	struct cfs_version version;
-	struct stat st;
+	struct cfs_version version = {0};
+	struct stat st = {0};
 	int r = step->source->ops->open(step->source, path, &file);
 
 	if (!r)
@@ -78,7 +78,7 @@ static int read_file(struct reading *rd, const char *name,
 		     uint32_t *row)
 {
 	struct cfs_step *step = rd->step;
-	struct cfs_file *file;
+	struct cfs_file *file = NULL;
 	char path[4096];
 	int r = cfs_path_put(path, sizeof(path), step->path, name);
 

@@ -90,7 +90,7 @@ static int check_file(struct cfs_source *source, const char *dir,
 	_cleanup_(cfs_st_header_fini) struct cfs_st_header header = {0};
 	_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
 	char path[4096];
-	struct stat st;
+	struct stat st = {0};
 	uint64_t data;
 	int r = cfs_path_put(path, sizeof(path), dir, name);
 

@@ -3,7 +3,8 @@
  * fs/format/universal.
  *
  *   objects  the pickles that say what no tensor does
- *   step     tensors and groups -> a step in memory, of one rank that has all
+ *   params   tensors and groups -> parameters, roles
+ *   step     a step in memory, of one rank that has all
  *   model    its model states
  *   put      that step's files, which plan.c and write.c make as for a view
  */
@@ -42,6 +43,11 @@ struct cfs_uc_putting {
 /* ---- put_objects.c ---- */
 
 CFS_MUST_CHECK int cfs_uc_put_objects(struct cfs_uc_putting *p);
+
+/* ---- put_params.c ---- */
+
+/* The catalogue of @step, sealed. */
+CFS_MUST_CHECK int cfs_uc_put_params(struct cfs_uc_putting *p);
 
 /* ---- put_step.c ---- */
 

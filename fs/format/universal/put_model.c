@@ -46,6 +46,26 @@ static void add_rounded(struct cfs_uc_putting *p, struct cfs_node *module)
 	}
 }
 
+/* Second names of parameters that were put under their first one alone. */
+static void add_shared(struct cfs_uc_putting *p, struct cfs_node *module)
+{
+	const struct cfs_node *shared =
+		cfs_node_get(p->client_state, "shared_params");
+
+	for (uint32_t i = 0; i < cfs_map_node_count(shared); i++) {
+		struct cfs_node *key, *value, *first;
+
+		cfs_map_node_pair(shared, i, &key, &value);
+		first = cfs_node_as_str(value)
+				? cfs_node_get(module, cfs_node_as_str(value))
+				: NULL;
+		if (first && cfs_node_as_str(key) &&
+		    !cfs_node_get(module, cfs_node_as_str(key)))
+			cfs_node_set(p->doc, module, key,
+				     cfs_node_copy(p->doc, first));
+	}
+}
+
 /* In the order in which they were put. */
 static int make_module(struct cfs_uc_putting *p, struct cfs_node **module_out,
 		       struct cfs_node **names_out)
@@ -69,6 +89,7 @@ static int make_module(struct cfs_uc_putting *p, struct cfs_node **module_out,
 		cfs_node_append(p->doc, names, cfs_node_str(p->doc, name));
 	}
 	add_rounded(p, module);
+	add_shared(p, module);
 	*module_out = module;
 	*names_out = names;
 	return r;
