@@ -2,6 +2,7 @@
 """The Python rank client over a real mount; see rank_place.py."""
 import io
 import os
+import pickle
 import random
 import shutil
 import subprocess
@@ -254,6 +255,7 @@ def test_torch_save_into_it():
             for mmap in (False, True):
                 got = torch.load(f"{s.mnt}/run/step1/{name}.pt", mmap=mmap)
                 assert torch.equal(got["w"], obj["w"]) and got["n"] == 3
+                del got  # a mapping keeps the mount in use
         with rank.load("step1") as step, step.open("ours.pt") as f:
             assert torch.equal(torch.load(f)["w"], obj["w"])
 
@@ -282,6 +284,8 @@ def _save_flat(rank, world, path):
                              shape=roles[role].shape)
             if rank == 0:
                 save.put_object("user", b"mine")
+                save.put_object("param_groups", pickle.dumps(
+                    [{"params": list(state()), "lr": 0.1, "step": 3}]))
     return os.path.exists(f"{path}/global_step3")
 
 
