@@ -319,6 +319,39 @@ def test_tensors():
                   out=torch.empty(3))
 
 
+def _save_deepspeed(rank, world, path):
+    with ckptfs.Rank(path, comm="torch") as conn:
+        with conn.save("global_step4", format="deepspeed", dp=3,
+                       zero_stage=1) as save:
+            if rank == 0:
+                save.put_object("param_groups", pickle.dumps(
+                    [{"params": list(state()), "lr": 0.1, "step": 4}]))
+            for name, roles in state().items():
+                for role, tensor in roles.items():
+                    # Rows, by the ranks in turn.
+                    n = len(tensor)
+                    start, end = n * rank // world, n * (rank + 1) // world
+                    save.put(name, tensor[start:end], role=role,
+                             shape=tensor.shape,
+                             offset=(start,) + (0,) * (tensor.dim() - 1))
+
+
+def test_deepspeed_files():
+    """Boxes of two ranks become DeepSpeed's files for three."""
+    with mounted() as s:
+        path = f"{s.mnt}/run"
+        ranks(2, _save_deepspeed, path)
+        assert read(f"{path}/latest") == b"global_step4"
+        names = os.listdir(f"{path}/global_step4")
+        assert "mp_rank_00_model_states.pt" in names
+        assert sum(n.endswith("optim_states.pt") for n in names) == 3, names
+        with ckptfs.Rank(path) as rank, rank.load() as step:
+            for name, roles in state().items():
+                for role, tensor in roles.items():
+                    assert torch.equal(step.get(name, role), tensor), \
+                        (name, role)
+
+
 def test_refused_arrays():
     with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
         save = rank.save("step1", format="safetensors")
@@ -359,6 +392,37 @@ def test_all_ranks_or_none():
         assert a == c
         assert not os.path.exists(f"{path}/step1")
         assert not os.path.exists(f"{path}/latest")
+
+
+def _restarted(rank, world, s):
+    from ckptfs.comm import TorchComm
+    from ckptfs.session import Session
+    session = Session(TorchComm)
+    run = f"{s.mnt}/run"
+    for step in range(4):
+        save = session.begin(run, f"step{step}", format="files", pointer="")
+        save.put_file(f"part{rank}", bytes([step]))
+        save.commit()
+        save.wait()
+        torch.distributed.barrier()
+        if rank == step == 1:
+            s.kill()
+            s.mount()
+        if rank == 0 and step == 2:
+            session.close()
+        torch.distributed.barrier()
+    session.close()
+
+
+def test_daemon_restarted():
+    """Between saves, and a connection closed by one rank alone: the plug-ins
+    go on."""
+    with mounted() as s:
+        ranks(2, _restarted, s)
+        s.pid = int(os.getxattr(s.mnt, "user.ckptfs.pid"))
+        assert sorted(os.listdir(f"{s.mnt}/run")) == [
+            f"step{i}" for i in range(4)]
+        assert read(f"{s.mnt}/run/step2/part1") == b"\2"
 
 
 def test_progress():
