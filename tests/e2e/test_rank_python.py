@@ -400,7 +400,8 @@ def _restarted(rank, world, s):
     session = Session(TorchComm)
     run = f"{s.mnt}/run"
     for step in range(4):
-        save = session.begin(run, f"step{step}", format="files", pointer="")
+        save = session.begin(run, f"step{step}", pointer="", overwrite=False,
+                             owned=None)
         save.put_file(f"part{rank}", bytes([step]))
         save.commit()
         save.wait()
@@ -423,6 +424,41 @@ def test_daemon_restarted():
         assert sorted(os.listdir(f"{s.mnt}/run")) == [
             f"step{i}" for i in range(4)]
         assert read(f"{s.mnt}/run/step2/part1") == b"\2"
+
+
+LAUNCHED = """
+import sys, ckptfs
+kind, path = sys.argv[1:]
+if kind == "torch":
+    import torch.distributed as dist
+    dist.init_process_group("gloo")
+with ckptfs.Rank(path, comm=kind) as rank:
+    assert rank.comm.size == 2
+    assert rank.comm.any(rank.comm.rank == 1) and not rank.comm.any(False)
+    with rank.save(kind, format="files", pointer="") as save:
+        save.put_file(f"part{rank.comm.rank}", b"1")
+"""
+
+
+def test_launchers():
+    """torchrun, and mpirun where there is one."""
+    with mounted() as s:
+        program = f"{s.top}/program.py"
+        with open(program, "w") as f:
+            f.write(LAUNCHED)
+        commands = {"torch": [sys.executable, "-m", "torch.distributed.run",
+                              "--nproc-per-node=2", "--standalone"]}
+        if shutil.which("mpirun"):
+            commands["mpi"] = ["mpirun", "--allow-run-as-root",
+                               "--oversubscribe", "-n", "2", sys.executable]
+        for kind, command in commands.items():
+            done = subprocess.run(
+                [*command, program, kind, f"{s.mnt}/run"], text=True,
+                capture_output=True, timeout=120,
+                env=dict(os.environ, PYTHONPATH=PACKAGE))
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert sorted(os.listdir(f"{s.mnt}/run/{kind}")) == [
+                "part0", "part1"]
 
 
 def test_progress():
