@@ -18,7 +18,6 @@ tells anybody, so the others need not ask: their handle of it is ended by the
 next save, which then need not wait.
 """
 import contextlib
-import io
 import os
 import pickle
 import queue

@@ -1,7 +1,7 @@
 """DeepSpeed's checkpoint engine over a mounted store: one line of its
 configuration, and a step is there with `latest` for all ranks or for none.
 
-    "ckptfs": true            or {"ring_bytes": …, "timeout": …, "async": true}
+    "ckptfs": true          or {"ring_bytes": …, "timeout": …, "async": true}
 
 save_checkpoint()'s directory is a run in the mount.  What happens in it:
 
