@@ -20,7 +20,8 @@ import warnings
 sys.dont_write_bytecode = True
 warnings.filterwarnings("ignore")
 BIN, LIB, SOURCE = (os.path.realpath(a) for a in sys.argv[1:4])
-SEED = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 31))))
+SEED = int(os.environ.get("SEED",
+                          str(random.SystemRandom().randrange(1 << 31))))
 os.environ["CKPTFS"] = BIN
 os.environ["CKPTFS_RANK_LIB"] = LIB
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"

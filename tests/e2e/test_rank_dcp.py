@@ -82,6 +82,11 @@ def _save(rank, world, run):
     # The same writer, after it failed; over a step that is there.
     dcp.save(mine, storage_writer=writer, checkpoint_id=f"{run}/step2")
     dcp.save(mine, storage_writer=writer, checkpoint_id=f"{run}/step2")
+    # Not what somebody else keeps there.
+    with open(f"{run}/step2/notes-{rank}", "w"):
+        dist.barrier()
+    fails(dcp.api.CheckpointException, "notes-0", dcp.save, mine,
+          storage_writer=writer, checkpoint_id=f"{run}/step2")
     group = dist.new_group(backend="gloo")
     other = StorageWriter(f"{run}/later", process_group=group)
     dcp.async_save(mine, storage_writer=other, process_group=group).result()

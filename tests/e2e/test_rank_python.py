@@ -2,6 +2,7 @@
 """The Python rank client over a real mount; see rank_place.py."""
 import io
 import os
+import pickle
 import random
 import shutil
 import subprocess
@@ -47,107 +48,6 @@ def test_structs():
         got = subprocess.run([f"{tmp}/a"], check=True, capture_output=True,
                              text=True).stdout
     assert [int(x) for x in got.split()] == want
-
-
-def objects():
-    base = torch.arange(1000, dtype=torch.float32)
-    yield {"a": base, "view": base[10:20], "matrix": base.view(50, 20).t(),
-           "half": torch.ones(3, 5, dtype=torch.bfloat16),
-           "none": torch.zeros(0), "one": torch.tensor(3.5),
-           "f8": torch.zeros(7, dtype=torch.float8_e4m3fn),
-           "u16": torch.arange(3, dtype=torch.int32).to(torch.uint16),
-           "conj": torch.view_as_complex(torch.rand(3, 2)).conj(),
-           "parameter": torch.nn.Parameter(torch.rand(3, 4).t()),
-           "plain": [1, 2.5, "x", None]}
-    yield torch.nn.Linear(3, 4).state_dict()
-    yield torch.rand(70000)
-    yield {"nothing": ()}
-
-
-def same_but_identity(want, got):
-    """The digits of the record that nobody reads, and its CRC, are ours."""
-    assert len(want) == len(got)
-    at = want.index(b".data/serialization_id")
-    odd = [i for i, (a, b) in enumerate(zip(want, got)) if a != b]
-    assert len(odd) <= 40 + 8 and odd[0] > at, odd
-
-
-@alone
-def test_torchfile_is_torch_save():
-    """Byte for byte, where the CRCs of storages are asked for."""
-    for obj in objects():
-        want, got = io.BytesIO(), io.BytesIO()
-        torch.save(obj, want)
-        torchfile.save(obj, got, crc=True)
-        same_but_identity(want.getvalue(), got.getvalue())
-    for tensor in (torch.rand(7, 5), torch.tensor(3), torch.rand(5, 3).t(),
-                   torch.zeros(0, 4), torch.zeros(3, dtype=torch.float8_e5m2)):
-        want, got = io.BytesIO(), io.BytesIO()
-        torch.save(tensor, want)
-        torchfile.save_tensor(tensor, got, crc=True)
-        same_but_identity(want.getvalue(), got.getvalue())
-
-
-@alone
-def test_torchfile_loads():
-    base = torch.arange(1000, dtype=torch.float32)
-    obj = {"a": base, "view": base[10:20], "matrix": base.view(50, 20).t()}
-    with tempfile.TemporaryDirectory() as tmp:
-        path = f"{tmp}/some.model.pt"
-        torchfile.save(obj, path)
-        for options in ({}, {"weights_only": False}, {"mmap": True}):
-            got = torch.load(path, **options)
-            assert all(torch.equal(got[k], obj[k]) for k in obj)
-            assert got["view"].storage_offset() == 10
-            assert got["matrix"].stride() == (1, 20)
-            got["a"][15] = -1
-            assert got["view"][5] == -1, "the storage is no longer shared"
-        # Only its own elements, not what else is in the storage.
-        torchfile.save_tensor(base[10:20], path)
-        assert os.path.getsize(path) < 2000
-        assert torch.equal(torch.load(path), base[10:20])
-
-
-@alone
-def test_torchfile_refuses():
-    out = io.BytesIO()
-    base = torch.zeros(8)
-    fails(RuntimeError, "two dtypes", torchfile.save,
-          [base, base.view(torch.int32)], out)
-    assert out.getvalue() == b""
-
-
-class Layout(io.RawIOBase):
-    """The small parts of a file, and where the large ones are."""
-
-    def __init__(self):
-        self.small, self.large, self.at = bytearray(), [], 0
-
-    def write(self, data):
-        data = memoryview(data)
-        if data.nbytes > MIB:
-            self.large.append((self.at, data.nbytes))
-        else:
-            self.small += data.cast("B")
-        self.at += data.nbytes
-        return data.nbytes
-
-
-@alone
-def test_torchfile_beyond_4_gib():
-    """Never touched memory, so none is used; CRCs are off in both."""
-    obj = {"a": torch.empty(2**32 + 64, dtype=torch.uint8),
-           "b": torch.zeros(3), "c": torch.ones(5)}
-    want, got = Layout(), Layout()
-    old = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    torch.save(obj, want)
-    torch.serialization.set_crc32_options(old)
-    torchfile.save(obj, got)
-    assert (want.at, want.large) == (got.at, got.large)
-    # 40 digits; CRCs of six small records, twice each
-    odd = sum(a != b for a, b in zip(want.small, got.small))
-    assert odd <= 40 + 6 * 8, odd
 
 
 @alone
@@ -254,6 +154,7 @@ def test_torch_save_into_it():
             for mmap in (False, True):
                 got = torch.load(f"{s.mnt}/run/step1/{name}.pt", mmap=mmap)
                 assert torch.equal(got["w"], obj["w"]) and got["n"] == 3
+                del got  # a mapping keeps the mount in use
         with rank.load("step1") as step, step.open("ours.pt") as f:
             assert torch.equal(torch.load(f)["w"], obj["w"])
 
@@ -282,6 +183,8 @@ def _save_flat(rank, world, path):
                              shape=roles[role].shape)
             if rank == 0:
                 save.put_object("user", b"mine")
+                save.put_object("param_groups", pickle.dumps(
+                    [{"params": list(state()), "lr": 0.1, "step": 3}]))
     return os.path.exists(f"{path}/global_step3")
 
 
@@ -313,6 +216,39 @@ def test_tensors():
             fails(KeyError, "absent", step.get, "absent")
             fails(ValueError, "shape", step.get, "ln.bias", "master",
                   out=torch.empty(3))
+
+
+def _save_deepspeed(rank, world, path):
+    with ckptfs.Rank(path, comm="torch") as conn:
+        with conn.save("global_step4", format="deepspeed", dp=3,
+                       zero_stage=1) as save:
+            if rank == 0:
+                save.put_object("param_groups", pickle.dumps(
+                    [{"params": list(state()), "lr": 0.1, "step": 4}]))
+            for name, roles in state().items():
+                for role, tensor in roles.items():
+                    # Rows, by the ranks in turn.
+                    n = len(tensor)
+                    start, end = n * rank // world, n * (rank + 1) // world
+                    save.put(name, tensor[start:end], role=role,
+                             shape=tensor.shape,
+                             offset=(start,) + (0,) * (tensor.dim() - 1))
+
+
+def test_deepspeed_files():
+    """Boxes of two ranks become DeepSpeed's files for three."""
+    with mounted() as s:
+        path = f"{s.mnt}/run"
+        ranks(2, _save_deepspeed, path)
+        assert read(f"{path}/latest") == b"global_step4"
+        names = os.listdir(f"{path}/global_step4")
+        assert "mp_rank_00_model_states.pt" in names
+        assert sum(n.endswith("optim_states.pt") for n in names) == 3, names
+        with ckptfs.Rank(path) as rank, rank.load() as step:
+            for name, roles in state().items():
+                for role, tensor in roles.items():
+                    assert torch.equal(step.get(name, role), tensor), \
+                        (name, role)
 
 
 def test_refused_arrays():
@@ -355,6 +291,73 @@ def test_all_ranks_or_none():
         assert a == c
         assert not os.path.exists(f"{path}/step1")
         assert not os.path.exists(f"{path}/latest")
+
+
+def _restarted(rank, world, s):
+    from ckptfs.comm import TorchComm
+    from ckptfs.session import Session
+    session = Session(TorchComm)
+    run = f"{s.mnt}/run"
+    for step in range(4):
+        save = session.begin(run, f"step{step}", pointer="", overwrite=False,
+                             owned=None)
+        save.put_file(f"part{rank}", bytes([step]))
+        save.commit()
+        save.wait()
+        torch.distributed.barrier()
+        if rank == step == 1:
+            s.kill()
+            s.mount()
+        if rank == 0 and step == 2:
+            session.close()
+        torch.distributed.barrier()
+    session.close()
+
+
+def test_daemon_restarted():
+    """Between saves, and a connection closed by one rank alone: the plug-ins
+    go on."""
+    with mounted() as s:
+        ranks(2, _restarted, s)
+        s.pid = int(os.getxattr(s.mnt, "user.ckptfs.pid"))
+        assert sorted(os.listdir(f"{s.mnt}/run")) == [
+            f"step{i}" for i in range(4)]
+        assert read(f"{s.mnt}/run/step2/part1") == b"\2"
+
+
+LAUNCHED = """
+import sys, ckptfs
+kind, path = sys.argv[1:]
+if kind == "torch":
+    import torch.distributed as dist
+    dist.init_process_group("gloo")
+with ckptfs.Rank(path, comm=kind) as rank:
+    assert rank.comm.size == 2
+    assert rank.comm.any(rank.comm.rank == 1) and not rank.comm.any(False)
+    with rank.save(kind, format="files", pointer="") as save:
+        save.put_file(f"part{rank.comm.rank}", b"1")
+"""
+
+
+def test_launchers():
+    """torchrun, and mpirun where there is one."""
+    with mounted() as s:
+        program = f"{s.top}/program.py"
+        with open(program, "w") as f:
+            f.write(LAUNCHED)
+        commands = {"torch": [sys.executable, "-m", "torch.distributed.run",
+                              "--nproc-per-node=2", "--standalone"]}
+        if shutil.which("mpirun"):
+            commands["mpi"] = ["mpirun", "--allow-run-as-root",
+                               "--oversubscribe", "-n", "2", sys.executable]
+        for kind, command in commands.items():
+            done = subprocess.run(
+                [*command, program, kind, f"{s.mnt}/run"], text=True,
+                capture_output=True, timeout=120,
+                env=dict(os.environ, PYTHONPATH=PACKAGE))
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert sorted(os.listdir(f"{s.mnt}/run/{kind}")) == [
+                "part0", "part1"]
 
 
 def test_progress():

@@ -1,6 +1,5 @@
 """libckptfs_rank.so as ckptfs/rank.h declares it, and nothing more."""
 import ctypes as C
-import ctypes.util
 import os
 import shutil
 import threading

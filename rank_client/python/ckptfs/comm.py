@@ -1,4 +1,4 @@
-"""Who the ranks are: torch.distributed (torchrun), mpi4py (mpirun), or one.
+"""Who the ranks are: torch.distributed (torchrun), MPI (mpirun), or one.
 
 The library only ever asks for a broadcast from rank 0 while it connects, and
 the plug-ins for an "any of us?"; both are collective.
@@ -75,6 +75,15 @@ class MpiComm(Comm):
         return bool(self._comm.allreduce(int(bool(flag)), op=self._mpi.SUM))
 
 
+def _mpi_world():
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        from .openmpi import OpenMpiComm
+        return OpenMpiComm()
+    return MpiComm(MPI.COMM_WORLD)
+
+
 def of(comm):
     """What Rank() takes: None (alone), "torch" (the default process group),
     "mpi" (COMM_WORLD), a process group, an mpi4py communicator, a Comm."""
@@ -82,11 +91,10 @@ def of(comm):
         return Comm()
     if isinstance(comm, Comm):
         return comm
-    if comm == "torch":
+    if isinstance(comm, str) and comm == "torch":
         return TorchComm()
-    if comm == "mpi":
-        from mpi4py import MPI
-        return MpiComm(MPI.COMM_WORLD)
+    if isinstance(comm, str) and comm == "mpi":
+        return _mpi_world()
     if "torch" in sys.modules:
         import torch.distributed as dist
         if dist.is_available() and isinstance(comm, dist.ProcessGroup):

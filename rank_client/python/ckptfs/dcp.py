@@ -18,7 +18,6 @@ tells anybody, so the others need not ask: their handle of it is ended by the
 next save, which then need not wait.
 """
 import contextlib
-import io
 import os
 import pickle
 import queue
@@ -61,7 +60,8 @@ class StorageWriter(filesystem.FileSystemWriter):
     """process_group: that of dcp.save(); None is the default one
     no_dist: as for dcp.save(): this process saves alone
     pointer: the run's file that is to name the step; "": none
-    overwrite: a step of this name is replaced, else refused
+    overwrite: a step of this name is replaced, else refused; always refused
+        where it has files that are not DCP's, and below the store's directory
     More options are Rank()'s; single_file_per_rank is FileSystemWriter's.
     """
 
@@ -113,9 +113,8 @@ class StorageWriter(filesystem.FileSystemWriter):
     def write_data(self, plan, planner):
         self._end("another save began")
         run, step = split(self.path)
-        self._save = self._session.begin(run, step, format="files",
-                                         pointer=self._pointer,
-                                         replace=self.overwrite)
+        self._save = self._session.begin(run, step, pointer=self._pointer,
+                                         overwrite=self.overwrite, owned=_own)
         try:
             done = super().write_data(plan, planner)
             if self.use_collectives and not self._is_coordinator:
@@ -162,6 +161,10 @@ class StorageWriter(filesystem.FileSystemWriter):
         """Ends the connection to the daemon; the next save makes one."""
         self._end("the writer was closed")
         self._session.close()
+
+
+def _own(name):
+    return name.endswith((METADATA, filesystem.DEFAULT_SUFFIX))
 
 
 def _bytes_first(items):

@@ -1,7 +1,7 @@
 """DeepSpeed's checkpoint engine over a mounted store: one line of its
 configuration, and a step is there with `latest` for all ranks or for none.
 
-    "ckptfs": true            or {"ring_bytes": …, "timeout": …, "async": true}
+    "ckptfs": true          or {"ring_bytes": …, "timeout": …, "async": true}
 
 save_checkpoint()'s directory is a run in the mount.  What happens in it:
 
@@ -97,8 +97,8 @@ class CheckpointEngine(base.CheckpointEngine):
                 self._dir == os.path.join(
                     os.path.abspath(self._info.save_dir), step)
             self._save = self._session.begin(
-                run, step, format="files", pointer="latest" if own else "",
-                replace=os.path.isdir(os.path.join(run, step)))
+                run, step, pointer="latest" if own else "", overwrite=True,
+                owned=lambda name: name.endswith(".pt"))
         except Exception as err:
             self._failed = err
 

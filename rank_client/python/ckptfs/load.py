@@ -1,5 +1,6 @@
 """A step open for reading: slices of its tensors, its objects and files."""
 import ctypes as C
+import errno
 import io
 import sys
 from typing import NamedTuple, Tuple
@@ -100,13 +101,11 @@ class Load:
 
     def exists(self, name):
         try:
-            self.open(name)
-        except FileNotFoundError:
+            ReadFile(self, name)
+        except _lib.CkptfsError as err:
+            if err.errno != errno.ENOENT:
+                raise
             return False
-        except OSError as err:
-            if err.errno == 2:
-                return False
-            raise
         return True
 
     def close(self):

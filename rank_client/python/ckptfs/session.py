@@ -9,6 +9,7 @@ import errno
 import os
 
 from . import comm as comm_module
+from ._lib import CkptfsError
 from .rank import Rank
 
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESTALE)
@@ -26,8 +27,27 @@ class Session:
         self.close()
         self._rank = Rank(run, self._comm, **self._options)
 
-    def begin(self, run, step, **options):
-        """Rank.save().  Collective."""
+    def begin(self, run, step, *, overwrite, owned, **options):
+        """Rank.save(), of files.  Collective.
+
+        A step that is there is replaced as a whole, so only where all that is
+        in it is the framework's, which owned(name) tells.
+        """
+        path = os.path.join(run, step)
+        alien = _alien(path, owned) if overwrite else None
+        options.update(format="files", replace=bool(
+            overwrite and alien is None and in_mount(run)))
+        try:
+            return self._begin(run, step, options)
+        except CkptfsError as err:
+            if err.errno != errno.EEXIST or alien is None:
+                raise
+            raise CkptfsError(
+                err.errno, f"{path} is there, with {alien}, which the "
+                "framework did not write; a step is replaced as a whole: move "
+                "that file, or save elsewhere") from err
+
+    def _begin(self, run, step, options):
         if self._comm is None:
             self._comm = comm_module.of(self._make_comm())
         old = not self._comm.any(self._rank is None or self._rank.path != run)
@@ -53,6 +73,17 @@ class Session:
         rank, self._rank = self._rank, None
         if rank is not None:
             rank.close()
+
+
+def _alien(path, owned):
+    """The first name in a directory that is not the framework's, or None.
+    Every rank sees the same; where not, they disagree about `replace`, which
+    begin() tells them all."""
+    try:
+        return next((n for n in sorted(os.listdir(path)) if not owned(n)),
+                    None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def split(path):

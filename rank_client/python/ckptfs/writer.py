@@ -50,9 +50,10 @@ class WriteFile(io.RawIOBase):
         else:
             span = _memory.of_any(data)
             size = span.size
+            if not size:
+                return 0
             if size < SMALL and span.memory == _lib.HOST:
-                if size:
-                    self._small += _bytes_of(span)
+                self._small += _bytes_of(span)
             else:
                 self._flush_small()
                 self._send(span)
