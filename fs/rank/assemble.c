@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "fs/rank/assemble_contents.h"
 #include "fs/rank/assemble_dirs.h"
 #include "store/chunk/chunker.h"
 #include "store/map/eval.h"
@@ -24,12 +25,9 @@
 struct cfs_assemble {
 	struct cfs_ns *ns;
 	struct cfs_assemble_dirs dirs;
+	struct cfs_assemble_contents contents;
 	struct cfs_source *source; /* for what is computed; or NULL */
 	struct cfs_filepool *pool;
-
-	struct cfs_filetab *tab; /* of which these are: */
-	struct cfs_ns_content **contents;
-	uint32_t n_contents;
 
 	struct cfs_ns_part *parts;
 	size_t n_parts;
@@ -65,6 +63,7 @@ int cfs_assemble_new(struct cfs_ns *ns, uint64_t top,
 	if (!a)
 		return -ENOMEM;
 	a->ns = ns;
+	a->contents.ns = ns;
 	a->dirs = (struct cfs_assemble_dirs){
 		.ns = ns, .top = top, .owner = *owner};
 	a->parts = malloc(PARTS * sizeof(*a->parts));
@@ -74,20 +73,11 @@ int cfs_assemble_new(struct cfs_ns *ns, uint64_t top,
 	return 0;
 }
 
-static void drop_contents(struct cfs_assemble *a)
-{
-	for (uint32_t i = 0; i < a->n_contents; i++)
-		cfs_ns_content_close(a->contents[i]);
-	free(cfs_steal(a->contents));
-	a->n_contents = 0;
-	cfs_filetab_unref(cfs_steal(a->tab));
-}
-
 void cfs_assemble_free(struct cfs_assemble *a)
 {
 	if (!a)
 		return;
-	drop_contents(a);
+	cfs_assemble_contents_fini(&a->contents);
 	cfs_filepool_free(a->pool);
 	cfs_source_free(a->source);
 	cfs_assemble_dirs_fini(&a->dirs);
@@ -102,54 +92,6 @@ void cfs_assemble_freep(struct cfs_assemble **a)
 }
 
 /* ---- what is referred to ---- */
-
-/* The contents kept are those of @tab; it may have grown. */
-static int use_table(struct cfs_assemble *a, struct cfs_filetab *tab)
-{
-	uint32_t n = cfs_filetab_count(tab);
-	struct cfs_ns_content **v;
-
-	if (a->tab != tab) {
-		drop_contents(a);
-		a->tab = cfs_filetab_ref(tab);
-	}
-	if (n <= a->n_contents)
-		return 0;
-	v = reallocarray(a->contents, n, sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	memset(v + a->n_contents, 0, (n - a->n_contents) * sizeof(*v));
-	a->contents = v;
-	a->n_contents = n;
-	return 0;
-}
-
-static int open_content(struct making *m, uint32_t row,
-			const struct cfs_ns_content **out)
-{
-	_cleanup_(cfs_ns_content_closep) struct cfs_ns_content *c = NULL;
-	struct cfs_assemble *a = m->a;
-	const char *path = cfs_filetab_path(a->tab, row);
-	struct cfs_version is;
-	struct stat st;
-	int r;
-
-	*out = a->contents[row];
-	if (*out)
-		return 0;
-	r = cfs_ns_walk(a->ns, path, &st);
-	if (!r)
-		r = cfs_ns_content_open(a->ns, st.st_ino, &c, &st);
-	if (r < 0)
-		return cfs_fail_prefix(m->err, r, "%s", path);
-	cfs_version_of(&st, &is);
-	if (!cfs_version_equal(&is, cfs_filetab_version(a->tab, row)))
-		return cfs_fail(m->err, -ESTALE,
-				"%s was changed while %s was made of it", path,
-				m->name);
-	*out = a->contents[row] = cfs_steal(c);
-	return 0;
-}
 
 static int flush(struct making *m)
 {
@@ -203,7 +145,8 @@ static int refer_segment(struct making *m, const struct cfs_map *map,
 		part.data = seg->literal + skip;
 		break;
 	case CFS_SEG_RANGE:
-		r = open_content(m, seg->file, &part.content);
+		r = cfs_assemble_contents_open(&m->a->contents, seg->file,
+					       m->name, &part.content, m->err);
 		if (r < 0)
 			return r;
 		part.content_off = seg->file_off + skip;
@@ -344,7 +287,8 @@ static int set_size(struct making *m)
 
 static int make_content(struct making *m)
 {
-	int r = use_table(m->a, cfs_map_filetab(m->map));
+	int r = cfs_assemble_contents_use(&m->a->contents,
+					  cfs_map_filetab(m->map));
 
 	m->a->n_parts = 0; /* of one that failed */
 	for (uint32_t i = 0; !r && i < cfs_map_count(m->map); i++) {
