@@ -240,7 +240,9 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 int cfs_ds_whole(struct cfs_step *step, struct cfs_step **out,
 		 struct cfs_error *err)
 {
-	const struct cfs_ds_parallel all = {.tp = 1,
+	/* as a universal checkpoint of these ranks has them: vocabularies with
+	 * the padding that was saved */
+	const struct cfs_ds_parallel all = {.tp = step->topology.tp,
 					    .pp = step->topology.pipeline,
 					    .qkv_in_parts = -1,
 					    .bias_sum = -1,
