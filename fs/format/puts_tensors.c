@@ -17,9 +17,8 @@
 
 /* Open addressing; a slot holds a tensor's row + 1. */
 struct cfs_put_names {
-	uint32_t *slots;
-	uint64_t *hashes; /* by tensor */
-	size_t cap, cap_hashes;
+	size_t cap;
+	uint32_t slots[];
 };
 
 static uint64_t hash_of(const char *name, const char *role)
@@ -35,35 +34,38 @@ static bool is_named(const struct cfs_put *put, const char *name,
 }
 
 /* The slot that holds it, or is free for it. */
-static uint32_t *slot_of(const struct cfs_put_tensors *t, uint64_t hash,
+static uint32_t *slot_of(const struct cfs_put_tensors *t,
+			 struct cfs_put_names *names, uint64_t hash,
 			 const char *name, const char *role)
 {
-	const struct cfs_put_names *names = t->names;
 	size_t i = hash & (names->cap - 1);
 
 	for (;; i = (i + 1) & (names->cap - 1)) {
 		uint32_t row = names->slots[i];
 
-		if (!row || (names->hashes[row - 1] == hash &&
+		if (!row || (t->v[row - 1].hash == hash &&
 			     is_named(t->v[row - 1].first, name, role)))
 			return &names->slots[i];
 	}
 }
 
-static int rehash(struct cfs_put_tensors *t)
+/* Anew, with room for as many again. */
+static int index_all(struct cfs_put_tensors *t)
 {
-	struct cfs_put_names *names = t->names;
-	size_t cap = names->cap ? 2 * names->cap : 1024;
-	uint32_t *slots = calloc(cap, sizeof(*slots));
+	struct cfs_put_names *names;
+	size_t cap = 1024;
 
-	if (!slots)
+	while (cap < 4 * t->n)
+		cap *= 2;
+	names = calloc(1, sizeof(*names) + cap * sizeof(*names->slots));
+	if (!names)
 		return -ENOMEM;
-	free(names->slots);
-	names->slots = slots;
 	names->cap = cap;
 	for (size_t i = 0; i < t->n; i++)
-		*slot_of(t, names->hashes[i], t->v[i].first->name,
+		*slot_of(t, names, t->v[i].hash, t->v[i].first->name,
 			 t->v[i].first->role) = (uint32_t)i + 1;
+	free(t->names);
+	t->names = names;
 	return 0;
 }
 
@@ -71,9 +73,9 @@ const struct cfs_put_tensor *
 cfs_put_tensors_find(const struct cfs_put_tensors *t, const char *name,
 		     const char *role)
 {
-	uint32_t row = t->names && t->names->cap
-			       ? *slot_of(t, hash_of(name, role), name, role)
-			       : 0;
+	uint32_t row = t->names ? *slot_of(t, t->names, hash_of(name, role),
+					   name, role)
+				: 0;
 
 	return row ? &t->v[row - 1] : NULL;
 }
@@ -114,18 +116,16 @@ static int find_or_add(struct cfs_put_tensors *t, size_t *cap,
 		       const struct cfs_put *put, uint32_t *row_out)
 {
 	uint64_t hash = hash_of(put->name, put->role);
-	struct cfs_put_names *names = t->names;
 	uint32_t *slot;
 
-	if (2 * (t->n + 1) > names->cap && rehash(t) < 0)
+	if ((!t->names || 2 * (t->n + 1) > t->names->cap) && index_all(t) < 0)
 		return -ENOMEM;
-	slot = slot_of(t, hash, put->name, put->role);
+	slot = slot_of(t, t->names, hash, put->name, put->role);
 	if (!*slot) {
-		if (!CFS_GROW(t->v, t->n, *cap) ||
-		    !CFS_GROW(names->hashes, t->n, names->cap_hashes))
+		if (!CFS_GROW(t->v, t->n, *cap))
 			return -ENOMEM;
-		t->v[t->n] = (struct cfs_put_tensor){.first = put};
-		names->hashes[t->n++] = hash;
+		t->v[t->n++] =
+			(struct cfs_put_tensor){.first = put, .hash = hash};
 		*slot = (uint32_t)t->n;
 	}
 	*row_out = *slot - 1;
@@ -202,22 +202,6 @@ static int tensor_cmp(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Sorted rows have other numbers. */
-static int sort_tensors(struct cfs_put_tensors *t)
-{
-	if (!t->n)
-		return 0;
-	qsort(t->v, t->n, sizeof(*t->v), tensor_cmp);
-	memset(t->names->slots, 0, t->names->cap * sizeof(*t->names->slots));
-	for (size_t i = 0; i < t->n; i++)
-		t->names->hashes[i] =
-			hash_of(t->v[i].first->name, t->v[i].first->role);
-	for (size_t i = 0; i < t->n; i++)
-		*slot_of(t, t->names->hashes[i], t->v[i].first->name,
-			 t->v[i].first->role) = (uint32_t)i + 1;
-	return 0;
-}
-
 static int make_whole(const struct cfs_put_tensors *t,
 		      const struct cfs_puts *puts, struct cfs_put_tensor *v,
 		      struct cfs_error *err)
@@ -254,14 +238,15 @@ static int group(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 	int r;
 
 	t->order = calloc(puts->n_puts + 1, sizeof(*t->order));
-	t->names = calloc(1, sizeof(*t->names));
-	if (!rows || !t->order || !t->names)
+	if (!rows || !t->order)
 		return -ENOMEM;
 	r = name_all(t, puts, rows);
 	if (r < 0)
 		return r;
 	deal_out(t, rows, puts->n_puts);
-	r = sort_tensors(t);
+	if (t->n)
+		qsort(t->v, t->n, sizeof(*t->v), tensor_cmp);
+	r = index_all(t); /* they have other rows now */
 	for (size_t i = 0; !r && i < t->n; i++)
 		r = make_whole(t, puts, &t->v[i], err);
 	return r;
@@ -288,10 +273,6 @@ void cfs_put_tensors_fini(struct cfs_put_tensors *t)
 		cfs_map_unref(t->v[i].map);
 	free(t->v);
 	free(t->order);
-	if (t->names) {
-		free(t->names->slots);
-		free(t->names->hashes);
-	}
 	free(t->names);
 	memset(t, 0, sizeof(*t));
 }

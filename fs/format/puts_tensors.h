@@ -19,7 +19,7 @@
 struct cfs_put_tensor {
 	/* The lowest rank's first: what all agree with. */
 	const struct cfs_put *first;
-	uint64_t numel;
+	uint64_t numel, hash;
 	size_t at, n;	     /* its pieces: cfs_put_tensors.order[at + i] */
 	struct cfs_map *map; /* sealed */
 };

@@ -145,6 +145,7 @@ static int put_string(struct cfs_buf *out, const char *s)
 static int put_row(struct cfs_buf *out, const struct row *row, uint64_t begin)
 {
 	const struct cfs_put *put = row->tensor->first;
+	uint64_t end = begin + cfs_map_size(row->tensor->map);
 	int r = put_string(out, row->name);
 
 	cfs_buf_printf(out, ":{\"dtype\":\"%s\",\"shape\":[",
@@ -152,10 +153,8 @@ static int put_row(struct cfs_buf *out, const struct row *row, uint64_t begin)
 	for (uint32_t i = 0; i < put->ndim; i++)
 		cfs_buf_printf(out, "%s%llu", i ? "," : "",
 			       (unsigned long long)put->shape[i]);
-	cfs_buf_printf(
-		out, "],\"data_offsets\":[%llu,%llu]}",
-		(unsigned long long)begin,
-		(unsigned long long)(begin + cfs_map_size(row->tensor->map)));
+	cfs_buf_printf(out, "],\"data_offsets\":[%llu,%llu]}",
+		       (unsigned long long)begin, (unsigned long long)end);
 	return r;
 }
 

@@ -87,7 +87,7 @@ static int make(struct cfs_uc_putting *p, cfs_puts_file_fn *fn, void *arg)
 		r = cfs_ds_resolve(&p->step->base, &request, &target, p->err);
 	if (!r)
 		r = cfs_uc_plan(&p->step->base, &target, &tree, p->err);
-	return r < 0 ? r : hand_out(p, tree, fn, arg);
+	return r ? r : hand_out(p, tree, fn, arg);
 }
 
 int cfs_puts_universal(const struct cfs_puts *puts, cfs_puts_file_fn *fn,
