@@ -124,15 +124,20 @@ static int use_table(struct cfs_assemble *a, struct cfs_filetab *tab)
 	return 0;
 }
 
-static int open_content(struct making *m, uint32_t row)
+static int open_content(struct making *m, uint32_t row,
+			const struct cfs_ns_content **out)
 {
 	_cleanup_(cfs_ns_content_closep) struct cfs_ns_content *c = NULL;
 	struct cfs_assemble *a = m->a;
 	const char *path = cfs_filetab_path(a->tab, row);
 	struct cfs_version is;
 	struct stat st;
-	int r = cfs_ns_walk(a->ns, path, &st);
+	int r;
 
+	*out = a->contents[row];
+	if (*out)
+		return 0;
+	r = cfs_ns_walk(a->ns, path, &st);
 	if (!r)
 		r = cfs_ns_content_open(a->ns, st.st_ino, &c, &st);
 	if (r < 0)
@@ -142,7 +147,7 @@ static int open_content(struct making *m, uint32_t row)
 		return cfs_fail(m->err, -ESTALE,
 				"%s was changed while %s was made of it", path,
 				m->name);
-	a->contents[row] = cfs_steal(c);
+	*out = a->contents[row] = cfs_steal(c);
 	return 0;
 }
 
@@ -198,12 +203,9 @@ static int refer_segment(struct making *m, const struct cfs_map *map,
 		part.data = seg->literal + skip;
 		break;
 	case CFS_SEG_RANGE:
-		if (!m->a->contents[seg->file]) {
-			r = open_content(m, seg->file);
-			if (r < 0)
-				return r;
-		}
-		part.content = m->a->contents[seg->file];
+		r = open_content(m, seg->file, &part.content);
+		if (r < 0)
+			return r;
 		part.content_off = seg->file_off + skip;
 		break;
 	default:

@@ -102,7 +102,7 @@ int cfs_assemble_dirs_create(struct cfs_assemble_dirs *d, const char *name,
 	struct cfs_ns_cred cred = {d->owner.uid, d->owner.gid};
 	const char *slash = strrchr(name, '/');
 	uint64_t dir = d->top;
-	struct stat st;
+	struct stat st = {0};
 	int r = cfs_assemble_dirs_check(name, err);
 
 	if (r < 0)

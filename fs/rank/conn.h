@@ -16,6 +16,7 @@
 
 struct cfs_rank_loads;
 struct cfs_stage_stream;
+struct cfs_workers;
 
 #define CFS_CONN_STREAMS 64u /* open at once */
 
@@ -40,6 +41,7 @@ struct cfs_conn {
 	uint64_t last_id;
 	uint64_t noted_bytes; /* that the save remembers of its puts */
 	struct cfs_rank_loads *loads;
+	struct cfs_workers *workers; /* borrowed: they decode */
 };
 
 /* 0 or -EPIPE, …: the connection is over. */

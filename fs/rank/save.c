@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/rank/agree.h"
 #include "fs/rank/job_internal.h"
 #include "fs/rank/stage.h"
 
@@ -220,61 +221,6 @@ static int result(const struct cfs_job_save *save, struct cfs_error *err)
 
 /* ---- begin ---- */
 
-static const char *pointer_text(const char *pointer)
-{
-	return !pointer ? "the format's own" : *pointer ? pointer : "none";
-}
-
-static int same_text(const struct cfs_job_save *save, uint32_t rank,
-		     const char *what, const char *a, const char *b,
-		     struct cfs_error *err)
-{
-	return !strcmp(a, b)
-		       ? 0
-		       : cfs_fail(err, -EINVAL,
-				  "the ranks disagree: rank %u says %s %.200s, "
-				  "rank %u says %.200s",
-				  save->first, what, a, rank, b);
-}
-
-static int same_number(const struct cfs_job_save *save, uint32_t rank,
-		       const char *what, uint32_t a, uint32_t b,
-		       struct cfs_error *err)
-{
-	return a == b ? 0
-		      : cfs_fail(err, -EINVAL,
-				 "the ranks disagree: rank %u says %s %u, "
-				 "rank %u says %u",
-				 save->first, what, a, rank, b);
-}
-
-static int agree(const struct cfs_job_save *save, uint32_t rank,
-		 const struct cfs_op *op, struct cfs_error *err)
-{
-	const struct cfs_stage_options *o = &save->options;
-	int r;
-
-	r = same_text(save, rank, "step", o->step, op->step, err);
-	if (!r)
-		r = same_text(save, rank, "format", o->format, op->format, err);
-	if (!r)
-		r = same_text(save, rank, "pointer", pointer_text(o->pointer),
-			      pointer_text(op->pointer), err);
-	if (!r)
-		r = same_number(save, rank, "dp", o->dp, op->dp, err);
-	if (!r)
-		r = same_number(save, rank, "tp", o->tp, op->tp, err);
-	if (!r)
-		r = same_number(save, rank, "pp", o->pp, op->pp, err);
-	if (!r)
-		r = same_number(save, rank, "zero", (uint32_t)o->zero_stage,
-				(uint32_t)op->zero_stage, err);
-	if (!r)
-		r = same_text(save, rank, "replace", o->replace ? "yes" : "no",
-			      op->replace ? "yes" : "no", err);
-	return r;
-}
-
 /* Locked.  The member joins the save that is being begun, or is the first. */
 static int enter(struct cfs_rank_member *member, const struct cfs_op *op,
 		 int refused, struct cfs_error *err)
@@ -297,7 +243,8 @@ static int enter(struct cfs_rank_member *member, const struct cfs_op *op,
 	if (refused)
 		(void)cfs_fail_prefix(err, refused, "rank %u", member->rank);
 	else if (!save->r && save->first != member->rank)
-		r = agree(save, member->rank, op, err);
+		r = cfs_rank_agree(&save->options, save->first, op,
+				   member->rank, err);
 	if (r < 0 && !save->r) {
 		save->r = r;
 		save->err = *err;

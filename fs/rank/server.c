@@ -9,9 +9,11 @@
 
 #include "fs/rank/conn.h"
 #include "store/util/wire.h"
+#include "store/util/workers.h"
 
 struct cfs_rank_server {
 	struct cfs_rank_jobs *jobs;
+	struct cfs_workers *workers;
 };
 
 struct cfs_rank_server *cfs_rank_server_new(void)
@@ -21,8 +23,8 @@ struct cfs_rank_server *cfs_rank_server_new(void)
 	if (!server)
 		return NULL;
 	server->jobs = cfs_rank_jobs_new();
-	if (!server->jobs) {
-		free(server);
+	if (!server->jobs || cfs_workers_new(0, &server->workers) < 0) {
+		cfs_rank_server_free(server);
 		return NULL;
 	}
 	return server;
@@ -32,6 +34,7 @@ void cfs_rank_server_free(struct cfs_rank_server *server)
 {
 	if (!server)
 		return;
+	cfs_workers_freep(&server->workers);
 	cfs_rank_jobs_free(server->jobs);
 	free(server);
 }
@@ -194,6 +197,7 @@ static int open_conn(struct cfs_conn *conn, struct cfs_rank_server *server,
 void cfs_rank_server_session(void *arg, struct cfs_verb_context *context,
 			     const struct cfs_session *session)
 {
+	struct cfs_rank_server *server = arg;
 	struct cfs_conn *conn = calloc(1, sizeof(*conn));
 	struct cfs_error err = {""};
 	int r;
@@ -202,9 +206,10 @@ void cfs_rank_server_session(void *arg, struct cfs_verb_context *context,
 		return;
 	conn->session = session;
 	conn->context = context;
+	conn->workers = server->workers;
 	conn->user = (struct cfs_access_user){
 		session->uid, session->gid, session->groups, session->n_groups};
-	r = open_conn(conn, arg, &err);
+	r = open_conn(conn, server, &err);
 	if (r < 0)
 		(void)!cfs_conn_answer(conn, r, &err, NULL);
 	else if (!answer_open(conn))

@@ -128,7 +128,7 @@ static int make_hidden(struct cfs_stage *stage)
 	struct cfs_ns *ns = stage->context->ns;
 	struct cfs_ns_cred cred = {geteuid(), getegid()};
 	char name[sizeof(stage->hidden)];
-	struct stat st;
+	struct stat st = {0};
 	int r = -ENOENT;
 
 	for (int i = 0; i < 10 && r == -ENOENT; i++) {
@@ -172,7 +172,7 @@ static int make_step(struct cfs_stage *stage)
 	struct cfs_ns *ns = stage->context->ns;
 	struct cfs_ns_cred cred;
 	mode_t mode = 0777 & ~owner.umask;
-	struct stat st;
+	struct stat st = {0};
 	int r = look_at_run(stage, &st);
 
 	if (r < 0)
@@ -253,16 +253,17 @@ void cfs_stage_free(struct cfs_stage *stage)
 {
 	if (!stage)
 		return;
-	for (uint32_t i = 0; stage->parts && i < stage->options.n_ranks; i++)
+	for (uint32_t i = 0; stage->parts && i < stage->options.n_ranks; i++) {
 		if (stage->parts[i].file)
 			cfs_ns_close_file(stage->parts[i].file);
+		free(stage->parts[i].puts);
+	}
 	free(stage->parts);
 	cfs_assemble_free(stage->files);
 	remove_hidden(stage);
 	for (size_t i = 0; i < stage->n_objects; i++)
 		free(stage->objects[i].data);
 	free(stage->objects);
-	free(stage->puts);
 	cfs_stage_names_fini(&stage->names);
 	free((void *)(uintptr_t)stage->options.run);
 	free((void *)(uintptr_t)stage->options.step);

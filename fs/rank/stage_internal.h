@@ -36,7 +36,9 @@ const struct cfs_stage_name *cfs_stage_names_add(struct cfs_stage_names *names,
 struct cfs_stage_part { /* of one rank; NULL: it has put nothing yet */
 	struct cfs_ns_file *file;
 	uint64_t ino, end;
-	bool busy; /* a put is under way */
+	bool busy;	      /* a put is under way */
+	struct cfs_put *puts; /* in the order they came */
+	size_t n_puts, cap_puts;
 };
 
 struct cfs_stage_object {
@@ -56,8 +58,6 @@ struct cfs_stage {
 	struct cfs_stage_part *parts;
 	struct cfs_stage_names names;
 	struct cfs_assemble *files; /* of the step */
-	struct cfs_put *puts;
-	size_t n_puts, cap_puts;
 	struct cfs_stage_object *objects;
 	size_t n_objects, cap_objects;
 	size_t object_bytes;

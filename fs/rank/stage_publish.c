@@ -144,7 +144,7 @@ static int look_both(const struct cfs_stage *stage, uint64_t run,
 {
 	const char *step = stage->options.step;
 	const char *pointer = cfs_stage_pointer(stage);
-	struct stat dir, st;
+	struct stat dir = {0}, st = {0};
 	int r = cfs_ns_getattr(stage->context->ns, run, &dir);
 
 	*step_out = *pointer_out = false;

@@ -113,7 +113,7 @@ static int begin_put(struct cfs_conn *conn, const struct cfs_op *op,
 {
 	struct cfs_stage *stage = cfs_job_save_stage(&conn->member);
 	struct cfs_put put = op->put;
-	struct cfs_conn_stream *s;
+	struct cfs_conn_stream *s = NULL;
 	int r;
 
 	put.rank = conn->member.rank;
@@ -124,7 +124,7 @@ static int begin_put(struct cfs_conn *conn, const struct cfs_op *op,
 		r = cfs_put_check(&put, err);
 	if (!r)
 		r = begin_stream(conn, op, put.name, &s, err);
-	if (r < 0)
+	if (r < 0 || !s)
 		return r;
 	s->put = true;
 	s->left = cfs_put_bytes(&put);
@@ -141,10 +141,10 @@ static int begin_file(struct cfs_conn *conn, const struct cfs_op *op,
 {
 	struct cfs_stage *stage = cfs_job_save_stage(&conn->member);
 	bool object = op->kind == CFS_OP_OBJECT;
-	struct cfs_conn_stream *s;
+	struct cfs_conn_stream *s = NULL;
 	int r = begin_stream(conn, op, op->file, &s, err);
 
-	if (r < 0)
+	if (r < 0 || !s)
 		return r;
 	s->left = object ? OBJECT_BYTES_MAX : UINT64_MAX;
 	r = (object ? cfs_stage_object : cfs_stage_file)(

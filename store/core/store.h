@@ -179,6 +179,9 @@ CFS_MUST_CHECK int cfs_store_touch_map(struct cfs_store *store,
 				       const struct cfs_digest *digest);
 CFS_MUST_CHECK int cfs_store_touch_chunk(struct cfs_store *store,
 					 const struct cfs_digest *digest);
+/* Is a collection under way?  Where not, what is held by a pin need not be
+ * touched: one that begins later sees the pin. */
+bool cfs_store_collects(struct cfs_store *store);
 /* Where and how a chunk is kept: for du, stats. */
 struct cfs_chunk_facts {
 	uint32_t raw_len, stored_len, codec;

@@ -7,6 +7,7 @@
  */
 #include "store/ns/ns_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 
 #include "store/util/checked.h"
@@ -15,6 +16,10 @@ struct cfs_ns_content {
 	struct cfs_ns *ns;
 	struct cfs_pin pin;
 	uint64_t size;
+	/* Of its pieces: gc was told of one more reference.  Relaxed: told
+	 * twice is told.  Once is enough while it is pinned: a later gc sees
+	 * the pin. */
+	atomic_bool *told;
 };
 
 int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
@@ -32,6 +37,12 @@ int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
 		r = cfs_ino_pin(i, &c->pin, &st);
 	if (r < 0)
 		return r;
+	assert(c->pin.pieces);
+	c->told = calloc(c->pin.pieces->n + 1, sizeof(*c->told));
+	if (!c->told) {
+		cfs_ino_unpin(ns, &c->pin);
+		return -ENOMEM;
+	}
 	c->ns = ns;
 	c->size = (uint64_t)st.st_size;
 	if (st_out)
@@ -45,6 +56,7 @@ void cfs_ns_content_close(struct cfs_ns_content *content)
 	if (!content)
 		return;
 	cfs_ino_unpin(content->ns, &content->pin);
+	free(content->told);
 	free(content);
 }
 
@@ -60,6 +72,7 @@ struct compose {
 	uint64_t room;		   /* reserved, not yet a blob's */
 	uint64_t literal;	   /* bytes of that kind still to come */
 	uint64_t end;
+	bool collects; /* gc is under way */
 };
 
 static void compose_fini(struct compose *c)
@@ -85,6 +98,24 @@ static int push(struct compose *c, const struct cfs_piece *e)
 	return cfs_pieces_push(p, e);
 }
 
+/* gc under way keeps what is referred to once more. */
+static int tell(const struct cfs_ns_content *content, size_t i)
+{
+	const struct cfs_piece *e = &content->pin.pieces->v[i];
+	struct cfs_digest digest = e->digest;
+	int r;
+
+	if (atomic_load_explicit(&content->told[i], memory_order_relaxed))
+		return 0;
+	if (e->blob && !cfs_blob_poll(e->blob, &digest))
+		return 0; /* on its way: ingest tells gc */
+	r = cfs_store_touch_chunk(content->ns->store, &digest);
+	if (r == 0)
+		atomic_store_explicit(&content->told[i], true,
+				      memory_order_relaxed);
+	return r;
+}
+
 static int refer(struct compose *c, const struct cfs_ns_part *part)
 {
 	const struct cfs_pieces *all = part->content->pin.pieces;
@@ -101,7 +132,9 @@ static int refer(struct compose *c, const struct cfs_ns_part *part)
 		e.len = CFS_MIN(e.off + e.len, end) - from;
 		e.chunk_off += (uint32_t)(from - e.off);
 		e.off = part->off + (from - off);
-		r = push(c, &e);
+		r = c->collects ? tell(part->content, i) : 0;
+		if (r == 0)
+			r = push(c, &e);
 	}
 	return r;
 }
@@ -166,31 +199,10 @@ static int collect(struct compose *c, const struct cfs_ns_part *parts, size_t n)
 	if (r < 0)
 		return r;
 	c->room = c->literal;
+	c->collects = cfs_store_collects(c->ino->ns->store);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = parts[i].content ? refer(c, &parts[i]) : put(c, &parts[i]);
 	return r < 0 ? r : send_blob(c);
-}
-
-/* Inside: gc under way keeps what is referred to once more. */
-static int touch(struct compose *c)
-{
-	const struct cfs_digest *last = NULL;
-
-	for (size_t i = 0; i < c->pieces->n; i++) {
-		const struct cfs_piece *e = &c->pieces->v[i];
-		struct cfs_digest digest = e->digest;
-		int r;
-
-		if (e->blob && !cfs_blob_poll(e->blob, &digest))
-			continue; /* on its way: ingest tells gc */
-		if (!e->blob && last && !cfs_digest_cmp(last, &e->digest))
-			continue;
-		r = cfs_store_touch_chunk(c->ino->ns->store, &digest);
-		if (r < 0)
-			return r;
-		last = e->blob ? last : &e->digest;
-	}
-	return 0;
 }
 
 /* Inside, lock held. */
@@ -236,10 +248,8 @@ int cfs_ns_compose(struct cfs_ns_file *file, const struct cfs_ns_part *parts,
 	r = cfs_ino_load(ino);
 	if (r == 0) {
 		cfs_store_enter(store);
-		r = touch(&c);
 		(void)pthread_mutex_lock(&ino->lock);
-		if (r == 0)
-			r = paste(&c, from);
+		r = paste(&c, from);
 		(void)pthread_mutex_unlock(&ino->lock);
 		cfs_store_leave(store);
 	}

@@ -49,7 +49,7 @@ struct fake_counts fake_counts(void)
 void fake_reset(void)
 {
 	pthread_mutex_lock(&lock);
-	for (unsigned i = 0; i < n_kept; i++)
+	for (unsigned i = 0; i < CFS_MIN(n_kept, KEPT_MAX); i++)
 		cfs_buf_free(&kept[i].bytes);
 	n_kept = 0;
 	counts = (struct fake_counts){0};
@@ -63,7 +63,7 @@ int64_t fake_bytes(const char *name, uint32_t rank, const uint8_t **data_out)
 	int64_t n = -1;
 
 	pthread_mutex_lock(&lock);
-	for (unsigned i = 0; i < n_kept; i++) {
+	for (unsigned i = 0; i < CFS_MIN(n_kept, KEPT_MAX); i++) {
 		if (strcmp(kept[i].name, name) || kept[i].rank != rank)
 			continue;
 		n = (int64_t)kept[i].bytes.len;

@@ -103,17 +103,23 @@ static inline void CFS_PRINTF(2, 3) ask(struct peer *p, const char *fmt, ...)
 	send_text(p, text, -1);
 }
 
-static inline void hello(struct peer *p, uint32_t rank, uint32_t ranks,
-			 const char *job)
+static inline void hello_for(struct peer *p, uint32_t rank, uint32_t ranks,
+			     const char *job, unsigned seconds)
 {
 	char text[512];
 
 	snprintf(text, sizeof(text),
 		 "{\"verb\":\"rank\",\"arguments\":{\"version\":1,\"run\":"
 		 "\"run\",\"rank\":%u,\"ranks\":%u,\"job\":\"%s\",\"slots\":%u,"
-		 "\"slot_bytes\":%u,\"timeout\":30,\"umask\":18}}",
-		 rank, ranks, job, SLOTS, SLOT);
+		 "\"slot_bytes\":%u,\"timeout\":%u,\"umask\":18}}",
+		 rank, ranks, job, SLOTS, SLOT, seconds);
 	send_text(p, text, p->ring_fd);
+}
+
+static inline void hello(struct peer *p, uint32_t rank, uint32_t ranks,
+			 const char *job)
+{
+	hello_for(p, rank, ranks, job, 30);
 }
 
 /* The next frame that frees no slots. */

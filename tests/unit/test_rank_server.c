@@ -295,6 +295,37 @@ START_TEST(test_member_goes)
 }
 END_TEST
 
+/* Ranks that live and do not come. */
+START_TEST(test_late)
+{
+	struct peer p[3];
+
+	peer_open(&bed, &p[0]);
+	hello_for(&p[0], 0, 3, "", 1);
+	take_job(&p[0]);
+	ask_fails(&p[0], -ETIMEDOUT, "ranks 1, 2 did not come to open");
+	peer_close(&p[0]);
+	for (uint32_t i = 0; i < 3; i++) {
+		peer_open(&bed, &p[i]);
+		hello_for(&p[i], i, 3, i ? p[0].job : "", 1);
+		if (!i)
+			take_job(&p[0]);
+	}
+	for (int i = 0; i < 3; i++)
+		ask_ok(&p[i]);
+	begin_all(p, 3);
+	ask(&p[0], "{\"op\":\"commit\"}");
+	ask(&p[2], "{\"op\":\"commit\"}");
+	ask_fails(&p[0], -ETIMEDOUT, "rank 1 did not come to commit");
+	ask_fails(&p[2], -ETIMEDOUT, "rank 1 did not come to commit");
+	ask(&p[1], "{\"op\":\"commit\"}");
+	ask_fails(&p[1], -ETIMEDOUT, "rank 1 did not come to commit");
+	ck_assert_uint_eq(fake_counts().commits, 0);
+	for (int i = 0; i < 3; i++)
+		peer_close(&p[i]);
+}
+END_TEST
+
 START_TEST(test_put_fails)
 {
 	struct peer p[2];
@@ -500,6 +531,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_save);
 	tcase_add_test(t, test_disagree);
 	tcase_add_test(t, test_member_goes);
+	tcase_add_test(t, test_late);
 	tcase_add_test(t, test_put_fails);
 	tcase_add_test(t, test_bad_puts);
 	tcase_add_test(t, test_hostile);

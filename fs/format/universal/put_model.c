@@ -22,56 +22,56 @@ static bool is_role(const struct cfs_put_tensor *t, const char *role)
 	return !strcmp(t->first->role, role);
 }
 
-static int add_buffers(struct cfs_uc_putting *p, struct cfs_node *module,
-		       struct cfs_node *names)
+static int check_buffer(const struct cfs_uc_putting *p, const char *name)
 {
-	for (size_t i = 0; i < p->tensors->n; i++) {
-		const struct cfs_put_tensor *t = &p->tensors->v[i];
-		const char *name = t->first->name;
-
-		if (!is_role(t, CFS_PUT_BUFFER))
-			continue;
-		if (cfs_put_tensors_find(p->tensors, name, CFS_PUT_WEIGHT) ||
-		    cfs_put_tensors_find(p->tensors, name, CFS_PUT_MASTER))
-			return cfs_fail(p->err, -EINVAL,
-					"tensor %s: was put as a parameter and "
-					"as a buffer",
-					name);
-		set(p, module, name,
-		    cfs_uc_put_tensor(p, t->first, t->first->dtype, t->map));
-		cfs_node_append(p->doc, names, cfs_node_str(p->doc, name));
-	}
+	if (cfs_put_tensors_find(p->tensors, name, CFS_PUT_WEIGHT) ||
+	    cfs_put_tensors_find(p->tensors, name, CFS_PUT_MASTER))
+		return cfs_fail(p->err, -EINVAL,
+				"tensor %s: was put as a parameter and as a "
+				"buffer",
+				name);
 	return 0;
 }
 
-/* Weights in the order in which they were put; parameters of which there was
- * none behind them. */
+/* Parameters whose weight was not put are behind all others. */
+static void add_rounded(struct cfs_uc_putting *p, struct cfs_node *module)
+{
+	for (uint32_t i = 0; i < p->n_params; i++) {
+		const struct cfs_uc_param *m = &p->params[i];
+
+		if (!m->weight)
+			set(p, module, m->name,
+			    cfs_uc_put_tensor(p, m->master->first,
+					      m->weight_dtype, m->weight_map));
+	}
+}
+
+/* In the order in which they were put. */
 static int make_module(struct cfs_uc_putting *p, struct cfs_node **module_out,
 		       struct cfs_node **names_out)
 {
 	struct cfs_node *module = cfs_node_ordereddict(p->doc);
 	struct cfs_node *names = cfs_node_list(p->doc);
-	const struct cfs_catalogue *cat = p->step->base.ranks[0].catalogue;
+	int r = 0;
 
-	for (size_t i = 0; i < p->tensors->n; i++) {
+	for (size_t i = 0; !r && i < p->tensors->n; i++) {
 		const struct cfs_put_tensor *t = &p->tensors->v[i];
+		const char *name = t->first->name;
+		bool buffer = is_role(t, CFS_PUT_BUFFER);
 
-		if (is_role(t, CFS_PUT_WEIGHT))
-			set(p, module, t->first->name,
-			    cfs_uc_put_tensor(p, t->first, t->first->dtype,
-					      t->map));
+		if (!buffer && !is_role(t, CFS_PUT_WEIGHT))
+			continue;
+		set(p, module, name,
+		    cfs_uc_put_tensor(p, t->first, t->first->dtype, t->map));
+		if (!buffer)
+			continue;
+		r = check_buffer(p, name);
+		cfs_node_append(p->doc, names, cfs_node_str(p->doc, name));
 	}
-	for (uint32_t i = 0; i < p->n_params; i++) {
-		const struct cfs_uc_param *m = &p->params[i];
-
-		if (!m->weight)
-			set(p, module, cfs_catalogue_param(cat, i)->name,
-			    cfs_uc_put_tensor(p, m->master->first,
-					      m->weight_dtype, m->weight_map));
-	}
+	add_rounded(p, module);
 	*module_out = module;
 	*names_out = names;
-	return add_buffers(p, module, names);
+	return r;
 }
 
 /* ---- configuration ---- */
@@ -106,6 +106,8 @@ static struct cfs_node *make_config(struct cfs_uc_putting *p)
 
 static int add_steps(struct cfs_uc_putting *p, struct cfs_node *root)
 {
+	struct cfs_node *samples =
+		cfs_node_get(p->client_state, "global_samples");
 	int64_t n = p->puts->step;
 
 	if (!cfs_node_get(p->client_state, "global_steps") && n < 0)
@@ -115,6 +117,9 @@ static int add_steps(struct cfs_uc_putting *p, struct cfs_node *root)
 				"client_state");
 	set(p, root, "skipped_steps", cfs_node_int(p->doc, 0));
 	set(p, root, "global_steps", cfs_node_int(p->doc, CFS_MAX(n, 0)));
+	/* without, the loader takes steps times its own batch */
+	if (samples)
+		set(p, root, "global_samples", samples);
 	return 0;
 }
 
@@ -136,12 +141,13 @@ static void add_client(struct cfs_uc_putting *p, struct cfs_node *root)
 				 p->universal_info);
 }
 
-static struct cfs_node *empty_set(struct cfs_uc_putting *p)
+static struct cfs_node *one_rank(struct cfs_uc_putting *p)
 {
-	struct cfs_node *list = cfs_node_list(p->doc);
+	struct cfs_node *map = cfs_node_dict(p->doc);
 
-	return cfs_node_call(p->doc, "builtins", "set",
-			     cfs_node_tuple(p->doc, &list, 1));
+	set(p, map, "pp_degree", cfs_node_int(p->doc, 1));
+	set(p, map, "tp_degree", cfs_node_int(p->doc, 1));
+	return map;
 }
 
 int cfs_uc_put_model(struct cfs_uc_putting *p, struct cfs_node **root_out)
@@ -165,13 +171,13 @@ int cfs_uc_put_model(struct cfs_uc_putting *p, struct cfs_node **root_out)
 	set(p, root, "shared_params", cfs_node_dict(p->doc));
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(none_behind); i++)
 		set(p, root, none_behind[i], cfs_node_none(p->doc));
-	set(p, root, "sparse_tensor_module_names", empty_set(p));
 	r = add_steps(p, root);
 	if (r < 0)
 		return r;
 	set(p, root, "dp_world_size",
 	    cfs_node_int(p->doc, p->step->base.topology.dp));
 	set(p, root, "mp_world_size", cfs_node_int(p->doc, 1));
+	set(p, root, "checkpoint_parallel_dimensions", one_rank(p));
 	set(p, root, "ds_config", p->ds_config);
 	set(p, root, "ds_version", cfs_node_str(p->doc, CFS_UC_PUT_VERSION));
 	add_client(p, root);
