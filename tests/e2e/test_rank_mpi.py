@@ -14,7 +14,7 @@ import store_place  # noqa: E402
 
 KILLS = int(sys.argv[3]) if len(sys.argv) > 3 else int(
     os.environ.get("CFS_KILLS", "10"))
-BYTES = 3_000_000
+BYTES = 12_000_000
 
 
 def mpirun(n, *args, recover=False):
@@ -58,7 +58,7 @@ def main():
             n = rng.choice((2, 4, 8))
             step = f"global_step{100 + k}"
             done = mpirun(n, run, step, BYTES, rng.randrange(n),
-                          rng.randrange(300_000), recover=True)
+                          rng.randrange(80_000), recover=True)
             lines = [x for x in done.stdout.splitlines() if x.strip()]
             saved = [x for x in lines if x == "saved"]
             refused = set(x for x in lines if x != "saved")
