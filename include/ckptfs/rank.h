@@ -232,7 +232,9 @@ int cfs_rank_file_end(struct cfs_rank_file *file);
  * cfs_rank_commit - make the step, for all ranks or for none
  *
  * Collective.  Begins the commit and returns once all that was put is in shared
- * memory; cfs_rank_wait() has the result.  No put may follow.
+ * memory; cfs_rank_wait() has the result.  No put may follow.  Also where a put
+ * failed on this rank: all ranks then hear why.  A forked child has no part in
+ * a save (-EPERM).
  */
 int cfs_rank_commit(struct cfs_rank_save *save);
 /**
