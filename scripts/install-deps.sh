@@ -17,6 +17,8 @@ packages=(
 	clang clang-format clang-tidy
 	python3 python3-venv python3-dev
 	util-linux mount procps man-db unzip
+	# the rank client's communicator, and its tests
+	libopenmpi-dev openmpi-bin
 	# clients of the mount in the tests, and disks for it
 	git rsync tar e2fsprogs xfsprogs
 )

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 
 #include "fs/cli/daemon.h"
+#include "fs/cli/dead_daemon.h"
 #include "fs/cli/mount_options.h"
 #include "fs/cli/mount_store.h"
 #include "fs/cli/mountinfo.h"
@@ -166,6 +167,8 @@ static int resolve(struct request *q, struct cfs_error *err)
 {
 	int r;
 
+	/* before anything looks at the directory, which may not answer */
+	cfs_dead_daemon_end(q->source_arg);
 	q->dir = cfs_mountinfo_realpath(q->dir_arg);
 	if (!q->dir)
 		return cfs_fail(err, -errno, "%s: %s", q->dir_arg,

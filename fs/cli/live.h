@@ -22,10 +22,4 @@ CFS_MUST_CHECK int cfs_live_translate_plain(const char *path, char **out,
  * point, which the caller frees; 0: nowhere that we see. */
 CFS_MUST_CHECK int cfs_live_mount_of(const char *store, char **mount_out);
 
-/* As cfs_live_translate() over a given table, for tests; @text is that of
- * /proc/self/mountinfo, @path absolute and real.  1 when translated: mount
- * point and source in the buffers of PATH_MAX bytes. */
-CFS_MUST_CHECK int cfs_live_find(const char *text, const char *path,
-				 char *mount_out, char *source_out);
-
 #endif

@@ -9,6 +9,7 @@
 #include "fs/daemon/control.h"
 #include "fs/daemon/derive.h"
 #include "fs/fuse/fuse.h"
+#include "fs/rank/server.h"
 #include "fs/view/view.h"
 #include "store/core/store.h"
 #include "store/map/source.h"
@@ -27,6 +28,7 @@ struct service {
 	struct cfs_source *source;
 	struct cfs_views *views;
 	struct cfs_verb_context context;
+	struct cfs_rank_server *ranks;
 	struct cfs_control *control;
 	struct cfs_derive_job *derive;
 	unsigned derive_seconds; /* 0: never */
@@ -150,6 +152,11 @@ static int on_start(void *arg, cfs_fuse_invalidate_fn *invalidate, void *handle,
 	s->context.invalidate = invalidate;
 	s->context.invalidate_arg = handle;
 #ifdef CFS_HAVE_DAEMON
+	s->ranks = cfs_rank_server_new();
+	if (!r && !s->ranks)
+		r = -ENOMEM;
+	s->context.session = cfs_rank_server_session;
+	s->context.session_arg = s->ranks;
 	/* elsewhere whoever asks can open it beside this mount */
 	if (!r && !cfs_store_is_untouched(s->store))
 		r = cfs_control_start(s->path, &s->context, &s->control, err);
@@ -169,6 +176,7 @@ static void on_stop(void *arg)
 #ifdef CFS_HAVE_DAEMON
 	cfs_derive_job_stop(s->derive);
 	cfs_control_stop(s->control);
+	cfs_rank_server_free(s->ranks);
 #endif
 	s->context.invalidate = NULL;
 	/* Who wants to mount it next waits for what is written now. */

@@ -26,6 +26,19 @@ struct cfs_verb_caller {
 	unsigned n_fds;
 };
 
+/* A connection that asked for verb "rank" and is served until it ends. */
+struct cfs_session {
+	int fd;	  /* borrowed; no time limit on receiving */
+	int *fds; /* 2 that came along, -1: none; may be
+		     taken by leaving -1 */
+	const struct cJSON *arguments; /* or NULL */
+	pid_t pid; /* of the other end, as the kernel tells */
+	uid_t uid;
+	gid_t gid;
+	const gid_t *groups; /* further ones */
+	size_t n_groups;
+};
+
 /* What a verb works on. */
 struct cfs_verb_context {
 	struct cfs_ns *ns;
@@ -35,6 +48,14 @@ struct cfs_verb_context {
 	 * whole inode); NULL: not mounted.  Never called with locks held. */
 	void (*invalidate)(void *arg, uint64_t ino, const char *name);
 	void *invalidate_arg;
+	/*
+	 * Serves a session of any user, on a thread of its own, and answers
+	 * everything itself; returns once the other end is gone, or the socket
+	 * was shut down because the daemon stops.  NULL: there are none.
+	 */
+	void (*session)(void *arg, struct cfs_verb_context *context,
+			const struct cfs_session *session);
+	void *session_arg;
 	const struct cfs_verb_caller *caller; /* set for each call */
 };
 

@@ -8,7 +8,7 @@
 
 #include "fs/daemon/open.h"
 #include "fs/daemon/verb.h"
-#include "fs/daemon/wire.h"
+#include "store/util/wire.h"
 #include "store/core/store.h"
 
 static void json_freep(cJSON **json)

@@ -1,7 +1,7 @@
 /*
  * The daemon's end of the control socket: one thread listens, each caller has
- * one of its own.  Stopping closes every connection, which verbs see when they
- * tell their progress, and waits for them.
+ * one of its own.  Stopping is seen by verbs when they tell their progress, by
+ * sessions as the end of their connection, and waits for all.
  */
 #include <errno.h>
 #include <poll.h>
@@ -13,12 +13,14 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "fs/daemon/callers.h"
 #include "fs/daemon/verb.h"
-#include "fs/daemon/wire.h"
+#include "store/util/wire.h"
 #include "store/util/log.h"
 
-#define CALLERS_MAX	  16u
 #define PROGRESS_EVERY_NS INT64_C(100000000)
+#define VERB_SECONDS	  10 /* for sending and receiving */
+#define SESSION_SECONDS	  60 /* for sending */
 
 struct cfs_control {
 	char *store_path;
@@ -26,17 +28,16 @@ struct cfs_control {
 	uid_t owner;
 	int listen_fd, stop_fd;
 	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool stopping;	    /* guarded by lock */
-	unsigned n_callers; /* guarded by lock */
+	struct cfs_callers callers;
 };
 
 struct caller {
 	struct cfs_control *control;
-	int fd;
+	struct cfs_callers_entry entry;
+	struct cfs_peer peer;
 	int fds[2];
 	bool gone;
+	bool answered; /* by a session */
 	int64_t said_ns;
 };
 
@@ -53,19 +54,9 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static bool is_stopping(struct cfs_control *control)
-{
-	bool stopping;
-
-	pthread_mutex_lock(&control->lock);
-	stopping = control->stopping;
-	pthread_mutex_unlock(&control->lock);
-	return stopping;
-}
-
 static void say(struct caller *c, cJSON *frame)
 {
-	if (!frame || cfs_wire_send(c->fd, frame, NULL, 0) < 0)
+	if (!frame || cfs_wire_send(c->entry.fd, frame, NULL, 0) < 0)
 		c->gone = true;
 	cJSON_Delete(frame);
 }
@@ -77,7 +68,8 @@ static bool on_progress(void *arg, uint64_t done, uint64_t total,
 	int64_t now = now_ns();
 	cJSON *frame, *p;
 
-	if (c->gone || is_stopping(c->control) || cfs_wire_gone(c->fd))
+	if (c->gone || cfs_callers_stopping(&c->control->callers) ||
+	    cfs_wire_gone(c->entry.fd))
 		return false;
 	if (now - c->said_ns < PROGRESS_EVERY_NS)
 		return true;
@@ -113,18 +105,14 @@ static void answer(struct caller *c, int r, const struct cfs_error *err,
 }
 
 /* Root and the owner of the store's directory; nobody else. */
-static int authorise(const struct caller *c, struct cfs_verb_caller *who,
-		     struct cfs_error *err)
+static bool is_privileged(const struct caller *c)
 {
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
+	return c->peer.uid == 0 || c->peer.uid == c->control->owner;
+}
 
-	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return -errno;
-	who->uid = cred.uid;
-	who->gid = cred.gid;
-	who->remote = true;
-	if (cred.uid == 0 || cred.uid == c->control->owner)
+static int authorise(const struct caller *c, struct cfs_error *err)
+{
+	if (is_privileged(c))
 		return 0;
 	return cfs_fail(err, -EPERM,
 			"%s: only root and the owner of the store (uid %u) "
@@ -132,108 +120,161 @@ static int authorise(const struct caller *c, struct cfs_verb_caller *who,
 			c->control->store_path, (unsigned)c->control->owner);
 }
 
+static void set_limits(int fd, time_t receive, time_t send)
+{
+	struct timeval in = {.tv_sec = receive}, out = {.tv_sec = send};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &in, sizeof(in));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &out, sizeof(out));
+}
+
+/* Anybody may have one: what it may do, the modes of the files tell. */
+static int run_session(struct caller *c, const cJSON *arguments,
+		       struct cfs_error *err)
+{
+	struct cfs_verb_context context = c->control->context;
+	int r;
+
+	if (!context.session)
+		return cfs_fail(err, -EOPNOTSUPP,
+				"%s: this daemon takes no steps of ranks",
+				c->control->store_path);
+	r = cfs_peer_read_groups(c->entry.fd, &c->peer);
+	if (r < 0)
+		return r;
+	if (!cfs_callers_stay(&c->control->callers, &c->entry))
+		return cfs_fail(err, -EAGAIN,
+				"too many ranks are connected; try again");
+	set_limits(c->entry.fd, 0, SESSION_SECONDS);
+	c->answered = true;
+	context.session(context.session_arg, &context,
+			&(struct cfs_session){
+				.fd = c->entry.fd,
+				.fds = c->fds,
+				.arguments = arguments,
+				.pid = c->peer.pid,
+				.uid = c->peer.uid,
+				.gid = c->peer.gid,
+				.groups = c->peer.groups,
+				.n_groups = c->peer.n_groups,
+			});
+	return 0;
+}
+
+static int run_verb(struct caller *c, const char *verb, const cJSON *arguments,
+		    cJSON *result, struct cfs_error *err)
+{
+	struct cfs_verb_reply reply = {on_progress, on_line, c};
+	struct cfs_verb_context context = c->control->context;
+	struct cfs_verb_caller who = {.uid = c->peer.uid,
+				      .gid = c->peer.gid,
+				      .remote = true,
+				      .fds = {c->fds[0], c->fds[1]}};
+
+	who.n_fds = (who.fds[0] >= 0) + (who.fds[1] >= 0);
+	context.caller = &who;
+	return cfs_verb_run(&context, verb, arguments, &reply, result, err);
+}
+
 static int perform(struct caller *c, cJSON **result_out, struct cfs_error *err)
 {
 	_cleanup_(json_freep) cJSON *request = NULL;
 	_cleanup_(json_freep) cJSON *result = cJSON_CreateObject();
-	struct cfs_verb_reply reply = {on_progress, on_line, c};
-	struct cfs_verb_caller who = {.fds = {-1, -1}};
-	struct cfs_verb_context context = c->control->context;
+	const cJSON *arguments;
 	const char *verb;
 	int r;
 
-	r = result ? authorise(c, &who, err) : -ENOMEM;
-	if (r < 0)
-		return r;
-	r = cfs_wire_receive(c->fd, CFS_WIRE_REQUEST_MAX, &request, c->fds);
+	if (!result)
+		return -ENOMEM;
+	r = cfs_wire_receive(c->entry.fd, CFS_WIRE_REQUEST_MAX, &request,
+			     c->fds);
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "the request");
 	verb = cfs_verb_str(request, "verb");
+	arguments = cJSON_GetObjectItemCaseSensitive(request, "arguments");
+	if (verb && !strcmp(verb, "rank"))
+		return run_session(c, arguments, err);
+	r = authorise(c, err);
+	if (r < 0)
+		return r;
 	if (!verb)
 		return cfs_fail(err, -EINVAL, "the request names no verb");
-	memcpy(who.fds, c->fds, sizeof(who.fds));
-	who.n_fds = (who.fds[0] >= 0) + (who.fds[1] >= 0);
-	context.caller = &who;
-	r = cfs_verb_run(&context, verb,
-			 cJSON_GetObjectItemCaseSensitive(request, "arguments"),
-			 &reply, result, err);
+	r = run_verb(c, verb, arguments, result, err);
 	if (!r)
 		*result_out = cfs_steal(result);
 	return r;
 }
 
-static void leave(struct cfs_control *control)
+static void caller_free(struct caller *c)
 {
-	pthread_mutex_lock(&control->lock);
-	control->n_callers--;
-	pthread_cond_broadcast(&control->changed);
-	pthread_mutex_unlock(&control->lock);
+	cfs_closep(&c->fds[0]);
+	cfs_closep(&c->fds[1]);
+	cfs_closep(&c->entry.fd);
+	cfs_peer_fini(&c->peer);
+	free(c);
 }
 
 static void *serve(void *arg)
 {
 	struct caller *c = arg;
-	struct cfs_control *control = c->control;
+	struct cfs_callers *callers = &c->control->callers;
+	struct cfs_callers_entry *entry = &c->entry;
 	struct cfs_error err = {""};
 	cJSON *result = NULL;
 	int r;
 
 	r = perform(c, &result, &err);
-	answer(c, r, &err, result);
-	cfs_closep(&c->fds[0]);
-	cfs_closep(&c->fds[1]);
-	close(c->fd);
-	free(c);
-	leave(control);
+	if (!c->answered)
+		answer(c, r, &err, result);
+	/* While it is entered it may be shut down, so it is closed later. */
+	cfs_callers_leave(callers, entry);
+	caller_free(c);
 	return NULL;
 }
 
-/* A caller that neither asks nor listens does not hold a thread for ever. */
-static void set_limits(int fd)
+static int start(struct caller *c)
 {
-	struct timeval t = {.tv_sec = 10};
+	pthread_attr_t attr;
+	pthread_t thread;
+	int r;
 
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
-}
-
-static bool enter(struct cfs_control *control)
-{
-	bool room;
-
-	pthread_mutex_lock(&control->lock);
-	room = !control->stopping && control->n_callers < CALLERS_MAX;
-	control->n_callers += room;
-	pthread_mutex_unlock(&control->lock);
-	return room;
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	r = -pthread_create(&thread, &attr, serve, c);
+	pthread_attr_destroy(&attr);
+	return r;
 }
 
 static void take_caller(struct cfs_control *control, int fd)
 {
 	struct caller *c = calloc(1, sizeof(*c));
 	struct cfs_error err = {"too many callers at once; try again"};
-	pthread_attr_t attr;
-	pthread_t thread;
-	int r = -EAGAIN;
+	int r;
 
 	if (!c) {
 		close(fd);
 		return;
 	}
-	*c = (struct caller){control, fd, {-1, -1}, false, 0};
-	set_limits(fd);
-	if (enter(control)) {
-		pthread_attr_init(&attr);
-		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-		r = -pthread_create(&thread, &attr, serve, c);
-		pthread_attr_destroy(&attr);
+	c->control = control;
+	c->entry.fd = fd;
+	c->fds[0] = c->fds[1] = -1;
+	/* who neither asks nor listens does not hold a thread for ever */
+	set_limits(fd, VERB_SECONDS, VERB_SECONDS);
+	r = cfs_peer_read(fd, &c->peer);
+	if (!r) {
+		/* no other can ask for a verb, and shall not keep them out */
+		c->entry.session = !is_privileged(c);
+		r = cfs_callers_enter(&control->callers, &c->entry) ? 0
+								    : -EAGAIN;
+	}
+	if (!r) {
+		r = start(c);
 		if (!r)
 			return;
-		leave(control);
+		cfs_callers_leave(&control->callers, &c->entry);
 	}
 	answer(c, r, &err, NULL);
-	close(fd);
-	free(c);
+	caller_free(c);
 }
 
 static void *listen_loop(void *arg)
@@ -261,8 +302,7 @@ static void control_free(struct cfs_control *control)
 {
 	cfs_closep(&control->listen_fd);
 	cfs_closep(&control->stop_fd);
-	pthread_cond_destroy(&control->changed);
-	pthread_mutex_destroy(&control->lock);
+	cfs_callers_fini(&control->callers);
 	free(control->store_path);
 	free(control);
 }
@@ -296,8 +336,7 @@ int cfs_control_start(const char *store_path, struct cfs_verb_context *context,
 	if (!c)
 		return -ENOMEM;
 	c->listen_fd = c->stop_fd = -1;
-	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->changed, NULL);
+	cfs_callers_init(&c->callers);
 	c->context = *context;
 	c->store_path = realpath(store_path, NULL);
 	if (!c->store_path || stat(c->store_path, &st) < 0)
@@ -322,16 +361,11 @@ void cfs_control_stop(struct cfs_control *control)
 
 	if (!control)
 		return;
-	pthread_mutex_lock(&control->lock);
-	control->stopping = true;
-	pthread_mutex_unlock(&control->lock);
+	cfs_callers_stop(&control->callers);
 	if (write(control->stop_fd, &one, sizeof(one)) < 0)
 		cfs_log_err(-errno, "stopping the control socket");
 	pthread_join(control->thread, NULL);
 	cfs_wire_unlisten(control->store_path);
-	pthread_mutex_lock(&control->lock);
-	while (control->n_callers)
-		pthread_cond_wait(&control->changed, &control->lock);
-	pthread_mutex_unlock(&control->lock);
+	cfs_callers_wait(&control->callers);
 	control_free(control);
 }

@@ -6,6 +6,7 @@
  *  - HF Trainer: checkpoint-500/…, trainer_state.json near the end
  *  - Levanter:  step-1000/…, metadata.json last
  *  - torch DCP: .metadata last
+ *  - any other that the rank client committed: ckptfs/step.json, with all else
  */
 #include "fs/daemon/layouts.h"
 
@@ -34,7 +35,7 @@ struct look {
 	const char *run, *name, *path;
 	struct cfs_layout_facts *out;
 	bool done, begun, model, dcp, metadata, json, ocdbt, manifest, cert,
-		state;
+		state, ranks;
 	uint32_t n_ranks; /* mp_rank_…, directories */
 	struct group groups[GROUPS_MAX];
 	uint32_t n_groups;
@@ -100,6 +101,7 @@ static void note_part(struct look *l, const char *name)
 static void note_dir(struct look *l, const char *name)
 {
 	l->model |= !strcmp(name, "model") || !strcmp(name, "optim");
+	l->ranks |= !strcmp(name, CFS_LAYOUT_RANKS);
 	l->n_ranks += begins(name, "mp_rank_");
 	if (number_behind(name, "global_step") >= 0)
 		(void)snprintf(l->out->inner, sizeof(l->out->inner), "%s",
@@ -228,6 +230,22 @@ static int trainer(struct look *l)
 	return settle(l, l->state, "`trainer_state.json`");
 }
 
+/* It came into the run as a whole, if the client made it. */
+static int committed(struct look *l)
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(
+		l->path, CFS_LAYOUT_RANKS "/" CFS_LAYOUT_RANKS_MARK);
+	struct stat st;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = l->source->ops->stat(l->source, path, &st);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	return is_whole(l);
+}
+
 static int decide(struct look *l)
 {
 	const int64_t iteration = number_behind(l->name, "iter_");
@@ -244,7 +262,9 @@ static int decide(struct look *l)
 	     number_behind(l->name, "epoch-") >= 0) &&
 	    (l->json || l->ocdbt || l->manifest || l->cert))
 		return settle(l, l->json, "`metadata.json`");
-	return dcp ? settle(l, l->metadata, "`.metadata`") : 0;
+	if (dcp)
+		return settle(l, l->metadata, "`.metadata`");
+	return l->ranks ? committed(l) : 0;
 }
 
 int cfs_layout_look(struct cfs_source *source, const char *run,

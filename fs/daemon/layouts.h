@@ -21,6 +21,11 @@ struct cfs_layout_facts {
 	char inner[256]; /* a step of a format in it that must be whole, too */
 };
 
+/* What the rank client puts into each step beside its format's files: a
+ * directory, and in it a file. */
+#define CFS_LAYOUT_RANKS      "ckptfs"
+#define CFS_LAYOUT_RANKS_MARK "step.json"
+
 /* The directory @name of @run: 1 and what it is, 0 none of these, -ENOENT… */
 CFS_MUST_CHECK int cfs_layout_look(struct cfs_source *source, const char *run,
 				   const char *name,

@@ -130,7 +130,7 @@ static int judge(struct cfs_source *source, const char *run, const char *name,
 }
 
 static int find_newest(struct cfs_source *source, const char *run,
-		       const char *name, int64_t *mtime_ns)
+		       const char *name, struct cfs_steps_item *item)
 {
 	_cleanup_(cfs_freep) char *path = cfs_path_join(run, name);
 	struct newest newest = {source, path, 0};
@@ -142,9 +142,10 @@ static int find_newest(struct cfs_source *source, const char *run,
 	r = source->ops->stat(source, path, &st);
 	if (r < 0)
 		return r;
+	item->ino = st.st_ino;
 	newest.mtime_ns = mtime_of(&st);
 	r = source->ops->readdir(source, path, keep_newest, &newest);
-	*mtime_ns = newest.mtime_ns;
+	item->mtime_ns = newest.mtime_ns;
 	return r;
 }
 
@@ -156,7 +157,7 @@ static int add_step(struct cfs_source *source, const char *run, char *name,
 
 	r = judge(source, run, name, &item);
 	if (r > 0)
-		r = find_newest(source, run, name, &item.mtime_ns);
+		r = find_newest(source, run, name, &item);
 	else if (!r)
 		return 0;
 	if (r < 0) /* gone since it was listed */

@@ -27,6 +27,7 @@ struct cfs_steps_item {
 	/* Where this tells which is newer, not the number; else 0. */
 	int64_t order_ns;
 	const struct cfs_format *format; /* NULL: none reads it */
+	uint64_t ino; /* of the directory: another of that name is not it */
 };
 struct cfs_steps { /* ascending by order_ns, number, name */
 	size_t n, cap;

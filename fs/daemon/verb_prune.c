@@ -138,9 +138,45 @@ static void forget(struct cfs_verb_context *context, uint64_t ino,
 		context->invalidate(context->invalidate_arg, ino, name);
 }
 
-static int remove_step(struct prune *p, const char *name)
+/* Is @name of @dir what was listed as @step?  1, 0. */
+static int is_same(struct prune *p, uint64_t dir, const char *name,
+		   const struct cfs_steps_item *step)
 {
 	struct cfs_ns *ns = p->context->ns;
+	struct stat st;
+	int r = cfs_ns_lookup(ns, dir, name, &st);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	cfs_ns_forget(ns, st.st_ino, 1);
+	return st.st_ino == step->ino;
+}
+
+/* Out of the run, unless it was replaced since it was listed: 1, 0. */
+static int take_out(struct prune *p, const struct cfs_steps_item *step,
+		    uint64_t trash, const char *hidden)
+{
+	struct cfs_ns *ns = p->context->ns;
+	int r = is_same(p, p->run_ino, step->name, step);
+
+	if (r <= 0)
+		return r;
+	r = cfs_ns_rename(ns, p->run_ino, step->name, trash, hidden, 0);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = is_same(p, trash, hidden, step);
+	if (r)
+		return r;
+	/* replaced just now: back to where it came from */
+	r = cfs_ns_rename(ns, trash, hidden, p->run_ino, step->name,
+			  RENAME_NOREPLACE);
+	return CFS_MIN(r, 0);
+}
+
+static int remove_step(struct prune *p, const struct cfs_steps_item *step)
+{
+	struct cfs_ns *ns = p->context->ns;
+	const char *name = step->name;
 	char hidden[64];
 	uint64_t trash;
 	int r;
@@ -150,9 +186,9 @@ static int remove_step(struct prune *p, const char *name)
 		return r;
 	r = cfs_nstree_trash(ns, &trash, hidden);
 	if (!r)
-		r = cfs_ns_rename(ns, p->run_ino, name, trash, hidden, 0);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		r = take_out(p, step, trash, hidden);
+	if (r <= 0)
+		return r;
 	forget(p->context, p->run_ino, name);
 	r = cfs_nstree_remove(ns, trash, hidden);
 	return r < 0 ? r : 1;
@@ -173,11 +209,12 @@ static int remove_steps(struct prune *p, const struct cfs_verb_reply *reply,
 			continue;
 		if (!cfs_verb_progress(reply, done++, total, name))
 			return -ECANCELED;
-		r = remove_step(p, name);
+		r = remove_step(p, &p->steps.list[i]);
 		if (r < 0)
 			return cfs_fail_prefix(err, r, "%s", name);
 		if (!r)
-			p->reasons[i] = "named or pinned meanwhile, or gone";
+			p->reasons[i] =
+				"named, pinned or saved anew meanwhile, or gone";
 		*removed_out += r > 0;
 	}
 	return 0;

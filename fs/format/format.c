@@ -9,7 +9,8 @@
 #include "store/util/hash.h"
 
 const struct cfs_format *const cfs_formats[] = {&cfs_format_deepspeed,
-						&cfs_format_universal, NULL};
+						&cfs_format_universal,
+						&cfs_format_safetensors, NULL};
 
 int cfs_format_probe(struct cfs_source *source, const char *path,
 		     const struct cfs_format **format_out)
@@ -74,6 +75,37 @@ int cfs_step_check(const struct cfs_step *step, struct cfs_error *err)
 	int r = check_all(step, step->files, false, err);
 
 	return r < 0 ? r : check_all(step, step->beside, true, err);
+}
+
+int cfs_step_fold(struct cfs_step *step, const char *name,
+		  const struct stat *st, const struct cfs_version *v,
+		  struct cfs_error *err)
+{
+	const uint64_t words[] = {v->dev, v->ino, v->size,
+				  (uint64_t)v->mtime_ns, (uint64_t)v->ctime_ns};
+
+	if (!step->identity) {
+		step->mode = st->st_mode & 0777;
+		step->uid = st->st_uid;
+		step->gid = st->st_gid;
+		step->mtime_ns = v->mtime_ns;
+		step->identity = cfs_hash64(step->path, strlen(step->path), 1);
+	}
+	if (st->st_uid != step->uid)
+		return cfs_fail(err, -EACCES,
+				"%s belongs to user %u and %s to user %u: "
+				"chown the step's files to one user",
+				name, (unsigned)st->st_uid,
+				cfs_filetab_path(step->files, step->first_file),
+				(unsigned)step->uid);
+	step->mode &= st->st_mode & 0777;
+	/* Of another group: what the group may do counts for nobody. */
+	if (st->st_gid != step->gid)
+		step->mode &= ~(mode_t)070;
+	step->mtime_ns = CFS_MAX(step->mtime_ns, v->mtime_ns);
+	step->identity = cfs_hash64(words, sizeof(words), step->identity);
+	step->identity = cfs_hash64(name, strlen(name), step->identity) | 1;
+	return 0;
 }
 
 uint64_t cfs_step_fingerprint(const struct cfs_step *step)

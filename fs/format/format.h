@@ -103,6 +103,12 @@ struct cfs_format {
 		    const struct cfs_request *request,
 		    struct cfs_tree **tree_out, struct cfs_error *err);
 
+	/* The step as one rank that has all of every tensor, under the names of
+	 * its own; a reference to @step where it is that.  NULL: steps of the
+	 * format always are.  -ENOTSUP, -EINVAL: @err names the parameter. */
+	int (*whole)(struct cfs_step *step, struct cfs_step **out,
+		     struct cfs_error *err);
+
 	/* Is the step whole?  From names (and, where that is how the format
 	 * tells, small files) alone, cheap enough for every step of a run:
 	 * 1 whole, 0 with what is missing in @err, or a negative errno. */
@@ -116,6 +122,7 @@ struct cfs_format {
 extern const struct cfs_format *const cfs_formats[];
 extern const struct cfs_format cfs_format_deepspeed;
 extern const struct cfs_format cfs_format_universal;
+extern const struct cfs_format cfs_format_safetensors;
 
 /* The format of a step's directory: 0, or -ENOENT when none claims it. */
 CFS_MUST_CHECK int cfs_format_probe(struct cfs_source *source, const char *path,
@@ -127,6 +134,13 @@ void cfs_step_unrefp(struct cfs_step **step);
 /* Are all files still the ones that were read?  0, -ESTALE (named), … */
 CFS_MUST_CHECK int cfs_step_check(const struct cfs_step *step,
 				  struct cfs_error *err);
+/* For readers: takes over mode, owner, newest time and identity of one more
+ * file.  Mixed owners are -EACCES, because a view must not show what its reader
+ * could not read. */
+CFS_MUST_CHECK int cfs_step_fold(struct cfs_step *step, const char *name,
+				 const struct stat *st,
+				 const struct cfs_version *version,
+				 struct cfs_error *err);
 /* What tells this step's files from others', wherever they are seen from:
  * names, sizes and times of change of their content. */
 uint64_t cfs_step_fingerprint(const struct cfs_step *step);

@@ -240,6 +240,47 @@ int cfs_pointer_step(struct cfs_vnode *run, char name[256],
 	return r;
 }
 
+static int any_name(void *arg, const char *name, const struct stat *st)
+{
+	(void)arg;
+	(void)name;
+	(void)st;
+	return 1;
+}
+
+/* What the pointer names, if it is there and of no known format; else 0. */
+static int named_unknown(struct cfs_vnode *run, char name[256])
+{
+	_cleanup_(cfs_freep) char *path = cfs_path_join(run->path, CFS_POINTER);
+	_cleanup_(cfs_freep) char *step = NULL;
+	_cleanup_(cfs_buf_free) struct cfs_buf text = CFS_BUF_INIT;
+	struct cfs_source *source = run->views->source;
+	const struct cfs_format *format;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	if (cfs_source_read_small(source, path, POINTER_MAX, &text) < 0 ||
+	    !cfs_step_pointed(text.data, text.len, name))
+		return 0;
+	step = cfs_path_join(run->path, name);
+	if (!step)
+		return -ENOMEM;
+	r = cfs_format_probe(source, step, &format);
+	if (r != -ENOENT)
+		return 0;
+	/* one that was only just made is not a step yet */
+	return source->ops->readdir(source, step, any_name, NULL) > 0;
+}
+
+int cfs_vnode_resume(struct cfs_vnode *run, char name[256],
+		     struct cfs_error *err)
+{
+	int r = named_unknown(run, name);
+
+	return r ? r : cfs_pointer_step(run, name, err);
+}
+
 int cfs_pointer_inside(struct cfs_vnode *step, struct cfs_vnode **out)
 {
 	struct stat st;

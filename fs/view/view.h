@@ -188,6 +188,13 @@ CFS_MUST_CHECK int cfs_vnode_step(struct cfs_vnode *node,
 CFS_MUST_CHECK int cfs_vnode_try(struct cfs_vnode *node,
 				 const struct cfs_request *request,
 				 char **note_out, struct cfs_error *err);
+/*
+ * The step to resume from in the run at @run, into @name: what `latest` names
+ * if that is whole, else the newest whole one.  A directory that no format
+ * knows is taken as it is named.  1, 0: there is none, or an errno.
+ */
+CFS_MUST_CHECK int cfs_vnode_resume(struct cfs_vnode *run, char name[256],
+				    struct cfs_error *err);
 /* Does this directory hold steps (a run), is it one?  From names alone. */
 CFS_MUST_CHECK int cfs_vnode_is_run(struct cfs_vnode *node);
 CFS_MUST_CHECK int cfs_vnode_is_step(struct cfs_vnode *node);

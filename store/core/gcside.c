@@ -13,6 +13,16 @@ void cfs_gc_barrier(struct cfs_store *store, cfs_touch_fn *fn, void *arg)
 	pthread_rwlock_unlock(&store->object_lock);
 }
 
+bool cfs_store_collects(struct cfs_store *store)
+{
+	bool is;
+
+	pthread_rwlock_rdlock(&store->object_lock);
+	is = store->touch != NULL;
+	pthread_rwlock_unlock(&store->object_lock);
+	return is;
+}
+
 static int load(struct cfs_store *store, const struct cfs_record *record,
 		const struct cfs_object_value *v, struct cfs_buf *out)
 {

@@ -30,6 +30,7 @@ struct round {
 	void *state;		  /* the participant's */
 	bool cut;
 	unsigned wish;
+	int unsettled; /* why the index does not have the group; 0: it does */
 };
 
 void cfs_store_enter(struct cfs_store *store)
@@ -179,6 +180,7 @@ static void settle(struct round *rd)
 	r = cfs_levels_settle(s->levels, &s->settle_extra);
 	if (r < 0) {
 		s->frozen = CFS_FROZEN_SETTLE;
+		rd->unsettled = r;
 		(void)cfs_log_err(r,
 				  "store %s: the index does not take group "
 				  "%llu yet (the log has it)",
@@ -225,12 +227,12 @@ static void maybe_snapshot(struct round *rd)
 {
 	struct cfs_store *s = rd->store;
 	bool wished = rd->wish & CFS_WISH_SNAPSHOT;
-	int r = -EAGAIN;
+	int r = rd->unsettled;
 
 	if (!wished && (!snapshot_due(s) || rd->wish & CFS_WISH_CLEAN))
 		return;
 	/* It is made from the index, which must have everything. */
-	if (s->frozen == CFS_FROZEN_NONE)
+	if (!r)
 		r = cfs_snapshot_write(s, rd->from);
 	if (r == 0)
 		append_synced(s);

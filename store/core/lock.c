@@ -10,10 +10,12 @@
 #include "store/util/error.h"
 #include "store/util/owner.h"
 
+#define HOLDER_MAX 4200
+
 /* The lock file: the pid, then the directory it is mounted at or nothing. */
 static int write_holder(int fd, const char *mount)
 {
-	char text[4200];
+	char text[HOLDER_MAX];
 	int len;
 
 	len = snprintf(text, sizeof(text), "%ld\n%s\n", (long)getpid(), mount);
@@ -26,26 +28,37 @@ static int write_holder(int fd, const char *mount)
 	return 0;
 }
 
+/* The pid of the text that write_holder() wrote, 0 where there is none. */
+static long read_holder(int fd, char mount[HOLDER_MAX])
+{
+	ssize_t n = pread(fd, mount, HOLDER_MAX - 1, 0);
+	char *rest;
+	long pid;
+
+	mount[n > 0 ? n : 0] = '\0';
+	pid = strtol(mount, &rest, 10);
+	rest += strspn(rest, "\n");
+	rest[strcspn(rest, "\n")] = '\0';
+	memmove(mount, rest, strlen(rest) + 1);
+	return pid > 0 ? pid : 0;
+}
+
 /*
  * @held: the file or the directory, whose lock another has; those that only
  * read share it.  The text of the file is the holder's if it is the file.
  */
 static int busy(int held, bool is_file, const char *path, struct cfs_error *err)
 {
-	char text[4200], *mount;
-	ssize_t n;
-	long pid;
+	char mount[HOLDER_MAX] = "";
+	long pid = 0;
 
 	if (flock(held, LOCK_SH | LOCK_NB) == 0)
 		return cfs_fail(err, -EBUSY,
 				"store %s is in use by a process that may only "
 				"read it",
 				path);
-	n = is_file ? pread(held, text, sizeof(text) - 1, 0) : 0;
-	text[n > 0 ? n : 0] = '\0';
-	pid = strtol(text, &mount, 10);
-	mount += strspn(mount, "\n");
-	mount[strcspn(mount, "\n")] = '\0';
+	if (is_file)
+		pid = read_holder(held, mount);
 	if (pid <= 0)
 		return cfs_fail(err, -EBUSY,
 				"store %s is in use by another process", path);
@@ -125,4 +138,25 @@ int cfs_store_set_mount(struct cfs_store *store, const char *dir)
 	return store->lock_fd < 0 || store->untouched
 		       ? 0
 		       : write_holder(store->lock_fd, dir ? dir : "");
+}
+
+int cfs_store_holder(const char *path, pid_t *pid_out, char **mount_out)
+{
+	_cleanup_(cfs_freep) char *name = NULL, *mount = malloc(HOLDER_MAX);
+	_cleanup_(cfs_closep) int fd = -1;
+	long pid;
+
+	if (!mount || asprintf(&name, "%s/lock", path) < 0) {
+		name = NULL; /* undefined where it failed */
+		return -ENOMEM;
+	}
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	pid = read_holder(fd, mount);
+	if (!pid)
+		return -ENOENT;
+	*pid_out = (pid_t)pid;
+	*mount_out = cfs_steal(mount);
+	return 0;
 }

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/statvfs.h>
+#include <sys/types.h>
 
 #include "store/index/index.h"
 #include "store/index/keys.h"
@@ -117,6 +118,10 @@ bool cfs_store_was_unclean(const struct cfs_store *store);
  * nowhere); again after fork(), as this process's number is kept, too. */
 CFS_MUST_CHECK int cfs_store_set_mount(struct cfs_store *store,
 				       const char *dir);
+/* Who had the store at @path open last, and where it was mounted ("": nowhere;
+ * the caller frees it), dead or alive.  -ENOENT: nobody is known. */
+CFS_MUST_CHECK int cfs_store_holder(const char *path, pid_t *pid_out,
+				    char **mount_out);
 /* Names of logged keys and values: change them only between enter and leave
  * (shared: any number of threads; a group is cut when nobody is inside). */
 void cfs_store_enter(struct cfs_store *store);
@@ -179,6 +184,9 @@ CFS_MUST_CHECK int cfs_store_touch_map(struct cfs_store *store,
 				       const struct cfs_digest *digest);
 CFS_MUST_CHECK int cfs_store_touch_chunk(struct cfs_store *store,
 					 const struct cfs_digest *digest);
+/* Is a collection under way?  Where not, what is held by a pin need not be
+ * touched: one that begins later sees the pin. */
+bool cfs_store_collects(struct cfs_store *store);
 /* Where and how a chunk is kept: for du, stats. */
 struct cfs_chunk_facts {
 	uint32_t raw_len, stored_len, codec;

@@ -229,3 +229,34 @@ void cfs_eval_gather_span(const struct cfs_expr *expr, uint64_t off,
 	walk_start(&w, expr->box, off + len - 1, 1);
 	*end_out = piece_at(&w) + 1;
 }
+
+static const struct cfs_gather *box_of(const struct cfs_map *map,
+				       uint32_t index)
+{
+	const struct cfs_seg *seg = &map->segs[index];
+
+	return seg->kind == CFS_SEG_GATHER ? map->exprs[seg->ref]->box : NULL;
+}
+
+uint64_t cfs_map_gather_run(const struct cfs_map *map, uint32_t index)
+{
+	const struct cfs_gather *box = box_of(map, index);
+
+	return box ? box->run : 0;
+}
+
+int cfs_map_gather_each(const struct cfs_map *map, uint32_t index,
+			int (*fn)(void *arg, uint64_t child_off, uint64_t len),
+			void *arg)
+{
+	const struct cfs_gather *box = box_of(map, index);
+	struct walk w;
+	int r = 0;
+
+	if (!box)
+		return -EINVAL;
+	walk_start(&w, box, map->segs[index].pos, cfs_map_seg_len(map, index));
+	for (; r == 0 && w.left; walk_next(&w))
+		r = fn(arg, piece_at(&w), piece_len(&w));
+	return r;
+}

@@ -129,6 +129,15 @@ void cfs_map_segment(const struct cfs_map *map, uint32_t index,
 /* The segment that holds byte @off; @off < size. */
 uint32_t cfs_map_find(const struct cfs_map *map, uint64_t off);
 
+/* A gather: the bytes of its runs, 0 for any other segment.  And the runs (or
+ * parts of the first and last one) that show it, in order: @len bytes at
+ * @child_off of its child.  Non-zero from @fn stops and is returned. */
+uint64_t cfs_map_gather_run(const struct cfs_map *map, uint32_t index);
+CFS_MUST_CHECK int
+cfs_map_gather_each(const struct cfs_map *map, uint32_t index,
+		    int (*fn)(void *arg, uint64_t child_off, uint64_t len),
+		    void *arg);
+
 /* Every file index the map and its children read, ascending, through @fn;
  * anything but 0 from it stops and is returned. */
 int cfs_map_each_file(const struct cfs_map *map,

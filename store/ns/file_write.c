@@ -65,3 +65,16 @@ ssize_t cfs_ns_pwrite(struct cfs_ns_file *file, const void *buf, size_t len,
 		cfs_store_unreserve(ino->ns->store, room);
 	return r < 0 ? r : (ssize_t)len;
 }
+
+int cfs_ns_hint(struct cfs_ns_file *file, const struct cfs_region *region)
+{
+	struct cfs_ino *ino = file->ino;
+	int r;
+
+	(void)pthread_mutex_lock(&ino->io);
+	r = cfs_ino_load(ino);
+	if (r == 0)
+		r = cfs_stream_hint(ino, region);
+	(void)pthread_mutex_unlock(&ino->io);
+	return r;
+}

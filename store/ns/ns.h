@@ -22,7 +22,9 @@ struct cfs_buf;
 struct cfs_error;
 struct cfs_extent;
 struct cfs_ns;
+struct cfs_ns_content;
 struct cfs_ns_file;
+struct cfs_region;
 struct cfs_sniffer_ops;
 struct cfs_source;
 struct cfs_store;
@@ -103,6 +105,22 @@ CFS_MUST_CHECK int cfs_ns_rmdir(struct cfs_ns *ns, uint64_t dir,
 CFS_MUST_CHECK int cfs_ns_rename(struct cfs_ns *ns, uint64_t dir,
 				 const char *name, uint64_t new_dir,
 				 const char *new_name, unsigned flags);
+struct cfs_ns_move {
+	uint64_t dir, new_dir;
+	const char *name, *new_name;
+	unsigned flags; /* as of cfs_ns_rename() */
+};
+/*
+ * Several renames as one change: whoever looks, also after a crash, finds all
+ * of them or none.  No name may occur twice; one of the moves at most may be of
+ * a directory, which can be exchanged with another but not put over one
+ * (-EINVAL).  When a rename fails, *@which_out (if not NULL) says which, and
+ * nothing happened.  Markers as with cfs_ns_rename(); where that sync fails,
+ * *@which_out is @n: the moves are done, and not known to be durable.
+ */
+CFS_MUST_CHECK int cfs_ns_publish(struct cfs_ns *ns,
+				  const struct cfs_ns_move *moves, size_t n,
+				  size_t *which_out);
 CFS_MUST_CHECK int cfs_ns_readlink(struct cfs_ns *ns, uint64_t ino,
 				   struct cfs_buf *target_out);
 
@@ -151,6 +169,13 @@ ssize_t cfs_ns_pread(struct cfs_ns_file *file, void *buf, size_t len,
  * -EIO, -ENOMEM.  Blocks while too much is on its way to the log. */
 ssize_t cfs_ns_pwrite(struct cfs_ns_file *file, const void *buf, size_t len,
 		      uint64_t off);
+/*
+ * What the bytes appended next are (store/chunk/chunker.h): for who knows it
+ * better than a sniffer, which no longer looks at this file.  Before they come;
+ * ascending.
+ */
+CFS_MUST_CHECK int cfs_ns_hint(struct cfs_ns_file *file,
+			       const struct cfs_region *region);
 CFS_MUST_CHECK int cfs_ns_fallocate(struct cfs_ns_file *file, int mode,
 				    uint64_t off, uint64_t len);
 /* SEEK_HOLE, SEEK_DATA: the offset or -ENXIO. */
@@ -159,6 +184,26 @@ int64_t cfs_ns_lseek(struct cfs_ns_file *file, uint64_t off, int whence);
 ssize_t cfs_ns_copy_range(struct cfs_ns_file *in, uint64_t in_off,
 			  struct cfs_ns_file *out, uint64_t out_off,
 			  size_t len);
+
+/* What a file holds at this moment, kept whatever becomes of the file.  Any
+ * thread; @st_out may be NULL.  Closed before the namespace. */
+CFS_MUST_CHECK int cfs_ns_content_open(struct cfs_ns *ns, uint64_t ino,
+				       struct cfs_ns_content **content_out,
+				       struct stat *st_out);
+void cfs_ns_content_close(struct cfs_ns_content *content);
+void cfs_ns_content_closep(struct cfs_ns_content **content);
+
+struct cfs_ns_part {
+	uint64_t off, len;		      /* in the file that is made */
+	const struct cfs_ns_content *content; /* by reference; NULL: @data */
+	uint64_t content_off;
+	const void *data;
+};
+/* Many parts at once, where copy_range would be dear, behind the end of what
+ * the file has (-EINVAL); what lies between them is zeros.  -EIO: a content is
+ * shorter than that.  All of it or an error. */
+CFS_MUST_CHECK int cfs_ns_compose(struct cfs_ns_file *file,
+				  const struct cfs_ns_part *parts, size_t n);
 /* This file (and, being one log, all before it) is durable. */
 CFS_MUST_CHECK int cfs_ns_fsync(struct cfs_ns_file *file);
 /* close(2) of one descriptor: durable for a completion marker that was

@@ -266,6 +266,9 @@ CFS_MUST_CHECK int cfs_ns_make(struct cfs_ns *ns, const struct cfs_make *make,
 
 bool cfs_stream_at(const struct cfs_ino *ino, uint64_t off);
 CFS_MUST_CHECK int cfs_stream_begin(struct cfs_ino *ino, uint64_t off);
+/* Where to cut what is appended next; begins a stream at the end. */
+CFS_MUST_CHECK int cfs_stream_hint(struct cfs_ino *ino,
+				   const struct cfs_region *region);
 /* Bytes behind what the stream has; *@room is reserved, what is used of it is
  * taken from it. */
 CFS_MUST_CHECK int cfs_stream_append(struct cfs_ino *ino, const void *data,

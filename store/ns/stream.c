@@ -230,7 +230,11 @@ static int cut(struct cfs_ino *ino, bool eof)
 	return 0;
 }
 
-/* At most STEP_BYTES; io held. */
+/*
+ * At most STEP_BYTES; io held.  The caller's bytes are read once, by the copy
+ * into the tail, and looked at there only: they may lie in memory that another
+ * process still writes to, and what is stored must be what was looked at.
+ */
 static int step(struct cfs_ino *ino, const uint8_t *data, size_t len,
 		uint64_t *room)
 {
@@ -270,8 +274,18 @@ static int step(struct cfs_ino *ino, const uint8_t *data, size_t len,
 	cfs_store_leave(store);
 	if (r < 0)
 		return r;
-	sniff(ino, data, len, piece.off);
+	sniff(ino, cfs_blob_data(s->tail) + had, len, piece.off);
 	return cut(ino, false);
+}
+
+int cfs_stream_hint(struct cfs_ino *ino, const struct cfs_region *region)
+{
+	int r = 0;
+
+	if (!ino->stream.chunker)
+		r = cfs_stream_begin(ino, cfs_pieces_end(ino->cur.pieces));
+	end_sniff(ino); /* who writes it knows better */
+	return r < 0 ? r : cfs_chunker_hint(ino->stream.chunker, region);
 }
 
 int cfs_stream_append(struct cfs_ino *ino, const void *data, size_t len,

@@ -58,6 +58,7 @@ python tests/e2e/test_mds.py
 python tests/e2e/test_pipeline.py
 python tests/e2e/test_universal.py
 python tests/e2e/test_universal_neox.py
+python tests/e2e/test_puts.py
 python tests/e2e/run_template.py "${all[@]}"
 python tests/e2e/run_template.py --megatron
 python tests/e2e/test_named_cases.py "${all[@]}"

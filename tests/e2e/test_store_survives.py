@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -34,6 +35,44 @@ def test_remount_keeps_all():
         before = tree(mnt)
         s.umount()
         s.mount()
+        assert tree(mnt) == before
+
+
+def _keep_connection(pid):
+    """Our own descriptor of the daemon's connection to the kernel, as a
+    thread that is stuck in there has one."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/fuse":
+                libc = ctypes.CDLL(None, use_errno=True)
+                kept = libc.syscall(438, pidfd, int(fd), 0)  # pidfd_getfd
+                assert kept >= 0, os.strerror(ctypes.get_errno())
+                yield kept
+    finally:
+        os.close(pidfd)
+
+
+def test_mount_ends_what_a_killed_daemon_keeps_waiting():
+    with mounted() as (s, mnt):
+        fd = os.open(create(f"{mnt}/f", b"kept"), os.O_RDWR)
+        os.fsync(fd)
+        os.close(fd)
+        before = tree(mnt)
+        kept = list(_keep_connection(s.pid))
+        assert kept
+        os.kill(s.pid, signal.SIGKILL)
+        s.wait_gone()
+        # Nobody answers, and nobody tells it so.
+        asks = subprocess.Popen(["stat", f"{mnt}/nothing"],
+                                stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+        time.sleep(0.2)
+        assert asks.poll() is None
+        s.mount()
+        assert asks.wait(timeout=30)
+        for fd in kept:
+            os.close(fd)
         assert tree(mnt) == before
 
 

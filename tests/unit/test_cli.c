@@ -9,7 +9,6 @@
 
 #include "fs/cli/batch.h"
 #include "fs/cli/elements.h"
-#include "fs/cli/live.h"
 #include "fs/cli/nodes.h"
 #include "fs/cli/ranges.h"
 #include "fs/cli/table.h"
@@ -17,6 +16,7 @@
 #include "fs/container/pickle.h"
 #include "store/map/map.h"
 #include "store/util/buf.h"
+#include "store/util/mounts.h"
 
 /* ---- text ---- */
 
@@ -144,20 +144,21 @@ START_TEST(test_live)
 {
 	char mount[PATH_MAX], source[PATH_MAX];
 
-	ck_assert_int_eq(cfs_live_find(mounts, "/mnt/ckpt/@dp3", mount, source),
-			 1);
+	ck_assert_int_eq(
+		cfs_mounts_find(mounts, "/mnt/ckpt/@dp3", mount, source), 1);
 	ck_assert_str_eq(mount, "/mnt/ckpt");
 	ck_assert_str_eq(source, "/lustre/run 1");
-	ck_assert_int_eq(cfs_live_find(mounts, "/mnt/ckpt", mount, source), 1);
-	ck_assert_int_eq(cfs_live_find(mounts, "/mnt/ckpt2/x", mount, source),
+	ck_assert_int_eq(cfs_mounts_find(mounts, "/mnt/ckpt", mount, source),
+			 1);
+	ck_assert_int_eq(cfs_mounts_find(mounts, "/mnt/ckpt2/x", mount, source),
 			 1);
 	ck_assert_str_eq(source, "/lustre/b");
 	ck_assert_int_eq(
-		cfs_live_find(mounts, "/mnt/ckpt/inner/x", mount, source), 0);
-	ck_assert_int_eq(cfs_live_find(mounts, "/mnt/other/x", mount, source),
+		cfs_mounts_find(mounts, "/mnt/ckpt/inner/x", mount, source), 0);
+	ck_assert_int_eq(cfs_mounts_find(mounts, "/mnt/other/x", mount, source),
 			 0);
-	ck_assert_int_eq(cfs_live_find(mounts, "/home", mount, source), 0);
-	ck_assert_int_eq(cfs_live_find("", "/home", mount, source), 0);
+	ck_assert_int_eq(cfs_mounts_find(mounts, "/home", mount, source), 0);
+	ck_assert_int_eq(cfs_mounts_find("", "/home", mount, source), 0);
 }
 END_TEST
 

@@ -3,7 +3,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include "fs/daemon/wire.h"
+#include "store/util/wire.h"
 #include "tests/unit/control_bed.h"
 
 /* ---- frames ---- */

@@ -21,16 +21,17 @@ START_TEST(test_prune_rules)
 {
 	const int64_t hour = INT64_C(3600000000000), now = 1000 * hour;
 	struct cfs_steps_item items[] = {
-		{(char *)(uintptr_t) "best", -1, 1, true, "", 0, NULL},
-		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0, NULL},
-		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0, NULL},
-		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0, NULL},
+		{(char *)(uintptr_t) "best", -1, 1, true, "", 0, NULL, 0},
+		{(char *)(uintptr_t) "s1", 1, 1, false, "", 0, NULL, 0},
+		{(char *)(uintptr_t) "s2", 2, 1, true, "", 0, NULL, 0},
+		{(char *)(uintptr_t) "s3", 3, 1, true, "", 0, NULL, 0},
 		{(char *)(uintptr_t) "s4", 4, now - hour / 2, false, "", 0,
-		 NULL},
-		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0, NULL},
-		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0, NULL},
-		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0, NULL},
-		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0, NULL},
+		 NULL, 0},
+		{(char *)(uintptr_t) "s10", 10, now - hour, true, "", 0, NULL,
+		 0},
+		{(char *)(uintptr_t) "s11", 11, 1, true, "", 0, NULL, 0},
+		{(char *)(uintptr_t) "s12", 12, 1, true, "", 0, NULL, 0},
+		{(char *)(uintptr_t) "s13", 13, 1, false, "", 0, NULL, 0},
 	};
 	struct cfs_steps steps = {CFS_ARRAY_SIZE(items), 0, items};
 	struct cfs_prune_rules rules = {.keep_last = 1,
@@ -109,6 +110,61 @@ START_TEST(test_prune_newer_than_anything)
 				     "{\"path\":\"run\",\"dry_run\":true,"
 				     "\"newer_than_seconds\":1e17}"),
 			  2);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
+/* As a save that replaces a step does, while prune is about to remove it. */
+static bool replace_step(void *arg, uint64_t done, uint64_t total,
+			 const char *what)
+{
+	struct cfs_verb_context *context = arg;
+	const struct cfs_ns_cred cred = {0};
+	struct stat run, st;
+
+	(void)done;
+	(void)total;
+	if (strcmp(what, "global_step3") != 0)
+		return true;
+	ck_assert_int_eq(cfs_ns_walk(context->ns, "run", &run), 0);
+	ck_assert_int_eq(cfs_ns_rename(context->ns, run.st_ino, what,
+				       CFS_ROOT_INO, "old", 0),
+			 0);
+	ck_assert_int_eq(
+		cfs_ns_mkdir(context->ns, &cred, run.st_ino, what, 0755, &st),
+		0);
+	cfs_ns_forget(context->ns, st.st_ino, 1);
+	return true;
+}
+
+START_TEST(test_prune_leaves_what_was_saved_anew)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	struct cfs_verb_reply reply = {.progress = replace_step,
+				       .arg = &context};
+	cJSON *arguments = cJSON_Parse("{\"path\":\"run\",\"keep_last\":1}");
+	cJSON *result = cJSON_CreateObject();
+	struct cfs_error err = {""};
+	struct stat st;
+	char *text;
+
+	open_store(new_store("s"), &o, &context);
+	import_golden(&context);
+	run_ok(&context, "import",
+	       "{\"path\":\"run\",\"sources\":[{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step2\"},{\"path\":\"" GOLDEN "/" STEP
+	       "\",\"name\":\"global_step3\"}]}");
+	ck_assert_msg(cfs_verb_run(&context, "prune", arguments, &reply, result,
+				   &err) == 0,
+		      "%s", err.text);
+	ck_assert_int_eq(cfs_ns_walk(o.ns, "run/global_step3", &st), 0);
+	ck_assert_int_eq(cfs_ns_walk(o.ns, "run/global_step2", &st), -ENOENT);
+	text = cJSON_PrintUnformatted(result);
+	ck_assert_ptr_nonnull(strstr(text, "\"removed\":1,"));
+	cJSON_free(text);
+	cJSON_Delete(arguments);
+	cJSON_Delete(result);
 	cfs_opened_closep(&o);
 }
 END_TEST
@@ -244,6 +300,37 @@ static void check_text(struct cfs_opened *o, const char *path, const char *want)
 	ck_assert_str_eq(cfs_buf_str(&text), want);
 }
 
+/* A step that ranks committed is whole, whatever is in it. */
+START_TEST(test_resolve_a_committed_step)
+{
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char arguments[PATH_MAX + 600], name[256];
+	struct stat st;
+
+	put_file(below("in"), "my.bin", "weights");
+	ck_assert_int_eq(mkdir(below("in/ckptfs"), 0755), 0);
+	put_file(below("in/ckptfs"), "step.json", "{}");
+	open_store(new_store("s"), &o, &context);
+	import_golden(&context);
+	ck_assert_int_lt(snprintf(arguments, sizeof(arguments),
+				  "{\"path\":\"run\",\"sources\":[{\"path\":"
+				  "\"%s\",\"name\":\"step9\"}]}",
+				  below("in")),
+			 (int)sizeof(arguments));
+	run_ok(&context, "import", arguments);
+	write_text(o.ns, "run/latest", "step9");
+	ck_assert_int_eq(cfs_steps_resolve(o.source, "run", name), 1);
+	ck_assert_str_eq(name, "step9");
+	/* any other directory is no step */
+	ck_assert_int_eq(cfs_ns_walk(o.ns, "run/step9/ckptfs", &st), 0);
+	ck_assert_int_eq(cfs_ns_unlink(o.ns, st.st_ino, "step.json"), 0);
+	ck_assert_int_eq(cfs_steps_resolve(o.source, "run", name), 1);
+	ck_assert_str_eq(name, STEP);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 /* Megatron's pointer is a number; it counts where there is no `latest`. */
 START_TEST(test_recover_a_number)
 {
@@ -364,6 +451,8 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_prune_rules);
 	tcase_add_test(t, test_prune_newer_than_anything);
+	tcase_add_test(t, test_prune_leaves_what_was_saved_anew);
+	tcase_add_test(t, test_resolve_a_committed_step);
 	tcase_add_test(t, test_pins);
 	tcase_add_test(t, test_recover_pointers);
 	tcase_add_test(t, test_recover_a_number);

@@ -29,6 +29,7 @@ static bool has_default(const struct cfs_ds_step *step, double *out)
 	const char *version = step->base.writer_version;
 
 	if (!step->ds_config || !version ||
+	    cfs_node_get(step->ds_config, CFS_DS_CONFIG_MADE) ||
 	    cfs_ds_version_cmp(version, LAST_KNOWN) > 0)
 		return false;
 	*out = cfs_ds_version_cmp(version, "0.19.3") < 0 ? 0.0 : 1.0;

@@ -7,6 +7,7 @@
 
 #include "fs/format/deepspeed/neox_config.h"
 #include "fs/format/deepspeed/read.h"
+#include "fs/format/deepspeed/remodel.h"
 #include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
 #include "store/util/path.h"
@@ -237,6 +238,7 @@ const struct cfs_format cfs_format_deepspeed = {
 	.resolve = cfs_ds_resolve,
 	.write = cfs_ds_write,
 	.fill = cfs_ds_template_fill,
+	.whole = cfs_ds_whole,
 	.complete = cfs_ds_complete,
 	.step_free = cfs_ds_step_free,
 };

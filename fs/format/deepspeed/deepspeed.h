@@ -130,6 +130,10 @@ CFS_MUST_CHECK int cfs_ds_parse(const struct cfs_step *step,
 				struct cfs_torchfile **out,
 				struct cfs_error *err);
 
+/* In a ds_config that no engine had: what it lacks is not the default, but not
+ * known. */
+#define CFS_DS_CONFIG_MADE "made_by_ckptfs"
+
 /* ds_config look-ups with DeepSpeed's defaults; @path as
  * "zero_optimization.round_robin_gradients".  NULL when absent. */
 struct cfs_node *cfs_ds_config_get(const struct cfs_node *ds_config,

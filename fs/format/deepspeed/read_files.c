@@ -119,40 +119,6 @@ static int settle_one(void *arg, uint32_t i, struct cfs_error *err)
 	return r < 0 ? cfs_fail_prefix(err, r, "%s", name) : 0;
 }
 
-/* Mode, owner, newest time and identity; mixed owners refuse, because a view
- * must not show what its reader could not read. */
-static int fold(struct cfs_step *step, const char *name,
-		const struct settled *s, struct cfs_error *err)
-{
-	const struct stat *st = &s->st;
-	const struct cfs_version *v = &s->version;
-	const uint64_t words[] = {v->dev, v->ino, v->size,
-				  (uint64_t)v->mtime_ns, (uint64_t)v->ctime_ns};
-
-	if (!step->identity) {
-		step->mode = st->st_mode & 0777;
-		step->uid = st->st_uid;
-		step->gid = st->st_gid;
-		step->mtime_ns = v->mtime_ns;
-		step->identity = cfs_hash64(step->path, strlen(step->path), 1);
-	}
-	if (st->st_uid != step->uid)
-		return cfs_fail(err, -EACCES,
-				"%s belongs to user %u and %s to user %u: "
-				"chown the step's files to one user",
-				name, (unsigned)st->st_uid,
-				cfs_filetab_path(step->files, step->first_file),
-				(unsigned)step->uid);
-	step->mode &= st->st_mode & 0777;
-	/* Of another group: what the group may do counts for nobody. */
-	if (st->st_gid != step->gid)
-		step->mode &= ~(mode_t)070;
-	step->mtime_ns = CFS_MAX(step->mtime_ns, v->mtime_ns);
-	step->identity = cfs_hash64(words, sizeof(words), step->identity);
-	step->identity = cfs_hash64(name, strlen(name), step->identity) | 1;
-	return 0;
-}
-
 /* Where a list entry belongs among the ranks; NULL: nowhere (layers). */
 static struct cfs_ds_file *place(struct cfs_ds_step *step,
 				 const struct cfs_ds_name *name)
@@ -213,7 +179,7 @@ static int add_file(struct cfs_ds_step *step, const struct cfs_ds_entry *entry,
 	if (!file && entry->parsed.kind != CFS_DS_LAYER &&
 	    entry->parsed.kind != CFS_DS_UNIVERSAL)
 		return 0;
-	r = fold(&step->base, entry->name, s, err);
+	r = cfs_step_fold(&step->base, entry->name, &s->st, &s->version, err);
 	if (!r)
 		r = cfs_path_put(path, sizeof(path), step->base.path,
 				 entry->name);

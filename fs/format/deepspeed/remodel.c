@@ -237,6 +237,27 @@ int cfs_ds_remodel(struct cfs_ds_step *step,
 	return 0;
 }
 
+int cfs_ds_whole(struct cfs_step *step, struct cfs_step **out,
+		 struct cfs_error *err)
+{
+	const struct cfs_ds_parallel all = {.tp = 1,
+					    .pp = step->topology.pipeline,
+					    .qkv_in_parts = -1,
+					    .bias_sum = -1,
+					    .whole = true};
+	struct cfs_ds_step *whole;
+	int r;
+
+	if (step->n_ranks == 1) {
+		*out = cfs_step_ref(step);
+		return 0;
+	}
+	r = cfs_ds_remodel(cfs_ds_step_of(step), &all, &whole, err);
+	if (!r)
+		*out = &whole->base;
+	return r;
+}
+
 void cfs_ds_remodel_free(struct cfs_ds_step *step)
 {
 	struct cfs_ds_remodel *rm = step->remodel;

@@ -58,6 +58,9 @@ CFS_MUST_CHECK int cfs_ds_remodel(struct cfs_ds_step *step,
 				  const struct cfs_ds_parallel *target,
 				  struct cfs_ds_step **out,
 				  struct cfs_error *err);
+/* `whole` of struct cfs_format. */
+CFS_MUST_CHECK int cfs_ds_whole(struct cfs_step *step, struct cfs_step **out,
+				struct cfs_error *err);
 /* All that rank @t has of @role, at the new number of ranks. */
 CFS_MUST_CHECK int cfs_ds_remodel_append(const struct cfs_ds_remodel *rm,
 					 const struct cfs_ds_whole *whole,

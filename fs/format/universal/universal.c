@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fs/format/deepspeed/read.h"
+#include "fs/format/deepspeed/remodel.h"
 #include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
 #include "store/util/path.h"
@@ -56,6 +57,7 @@ const struct cfs_format cfs_format_universal = {
 	.resolve = cfs_ds_resolve,
 	.write = cfs_ds_write,
 	.fill = cfs_ds_template_fill,
+	.whole = cfs_ds_whole,
 	.complete = uc_complete,
 	.step_free = cfs_ds_step_free,
 };

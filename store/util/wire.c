@@ -1,5 +1,5 @@
 /* Frames of JSON over a Unix socket, and where that socket is. */
-#include "fs/daemon/wire.h"
+#include "store/util/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,36 +19,51 @@ static int gone(int e)
 	return e == ECONNRESET || e == EPIPE || e == ENOTCONN ? -EPIPE : -e;
 }
 
-static int send_all(int fd, const char *data, size_t len)
+/* What is left of @msg after @n bytes of it went.  Descriptors have gone with
+ * the first of them. */
+static void advance(struct msghdr *msg, size_t n)
 {
-	while (len) {
-		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+	msg->msg_control = NULL;
+	msg->msg_controllen = 0;
+	while (msg->msg_iovlen && n >= msg->msg_iov->iov_len) {
+		n -= msg->msg_iov->iov_len;
+		msg->msg_iov++;
+		msg->msg_iovlen--;
+	}
+	if (msg->msg_iovlen) {
+		msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + n;
+		msg->msg_iov->iov_len -= n;
+	}
+}
+
+static int send_all(int fd, struct msghdr *msg)
+{
+	while (msg->msg_iovlen) {
+		ssize_t n = sendmsg(fd, msg, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return gone(errno);
-		data += n;
-		len -= (size_t)n;
+		advance(msg, (size_t)n);
 	}
 	return 0;
 }
 
-/* The length goes with the descriptors, so that they have a byte to ride on. */
-static int send_head(int fd, const uint8_t head[4], const int *fds,
-		     unsigned n_fds)
+/* Length and text in one call. */
+static int send_frame(int fd, char *text, size_t len, const int *fds,
+		      unsigned n_fds)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS)];
 	} control = {0};
-	uint8_t copy[4];
-	struct iovec iov = {copy, sizeof(copy)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	uint8_t head[4];
+	struct iovec iov[2] = {{head, sizeof(head)}, {text, len}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
 	struct cmsghdr *c;
-	ssize_t n;
 
-	memcpy(copy, head, sizeof(copy));
+	cfs_put_le32(head, (uint32_t)len);
 	if (n_fds) {
 		msg.msg_control = control.bytes;
 		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
@@ -58,32 +73,22 @@ static int send_head(int fd, const uint8_t head[4], const int *fds,
 		c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
 		memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
 	}
-	do
-		n = sendmsg(fd, &msg, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return gone(errno);
-	return send_all(fd, (const char *)head + n, 4 - (size_t)n);
+	return send_all(fd, &msg);
 }
 
 int cfs_wire_send(int fd, const cJSON *json, const int *fds, unsigned n_fds)
 {
 	char *text = cJSON_PrintUnformatted(json);
-	uint8_t head[4];
 	size_t len;
 	int r;
 
 	if (!text)
 		return -ENOMEM;
 	len = strlen(text);
-	if (len > CFS_WIRE_REPLY_MAX || n_fds > WIRE_FDS) {
-		cJSON_free(text);
-		return -E2BIG;
-	}
-	cfs_put_le32(head, (uint32_t)len);
-	r = send_head(fd, head, fds, n_fds);
-	if (!r)
-		r = send_all(fd, text, len);
+	if (len > CFS_WIRE_REPLY_MAX || n_fds > WIRE_FDS)
+		r = -E2BIG;
+	else
+		r = send_frame(fd, text, len, fds, n_fds);
 	cJSON_free(text);
 	return r;
 }

@@ -2,8 +2,8 @@
  * What goes over the control socket: frames of a length (4 bytes, little
  * endian) and so many bytes of JSON.  Descriptors come with the first byte.
  */
-#ifndef CFS_DAEMON_WIRE_H
-#define CFS_DAEMON_WIRE_H
+#ifndef CFS_UTIL_WIRE_H
+#define CFS_UTIL_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>

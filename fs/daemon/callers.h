@@ -1,0 +1,57 @@
+/*
+ * Who is connected to the control socket: verbs, few and short, and sessions of
+ * ranks, many and as long as training runs.
+ */
+#ifndef CFS_DAEMON_CALLERS_H
+#define CFS_DAEMON_CALLERS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "store/util/base.h"
+
+struct cfs_callers_entry { /* embedded in a caller */
+	int fd;
+	bool session;
+	struct cfs_callers_entry *next, **link; /* private */
+};
+
+struct cfs_callers {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool stopping;			/* guarded by lock */
+	unsigned n_verbs, n_sessions;	/* guarded by lock */
+	struct cfs_callers_entry *list; /* guarded by lock */
+};
+
+void cfs_callers_init(struct cfs_callers *callers);
+void cfs_callers_fini(struct cfs_callers *callers);
+/* false: there are too many of its kind, or none is wanted any more. */
+bool cfs_callers_enter(struct cfs_callers *callers,
+		       struct cfs_callers_entry *entry);
+/* One that entered to run a verb stays as a session; false as above. */
+bool cfs_callers_stay(struct cfs_callers *callers,
+		      struct cfs_callers_entry *entry);
+/* Its descriptor may be closed afterwards, not before. */
+void cfs_callers_leave(struct cfs_callers *callers,
+		       struct cfs_callers_entry *entry);
+bool cfs_callers_stopping(struct cfs_callers *callers);
+/* Nobody enters any more; sessions get no further frame. */
+void cfs_callers_stop(struct cfs_callers *callers);
+void cfs_callers_wait(struct cfs_callers *callers); /* until all have left */
+
+/* Whose process is at the other end, by the kernel: *groups_out is the
+ * caller's to free. */
+struct cfs_peer {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups; /* further ones */
+	size_t n_groups;
+};
+CFS_MUST_CHECK int cfs_peer_read(int fd, struct cfs_peer *out);
+CFS_MUST_CHECK int cfs_peer_read_groups(int fd, struct cfs_peer *peer);
+void cfs_peer_fini(struct cfs_peer *peer); /* _cleanup_ */
+
+#endif

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""One process, or several ranks, that save a step's state: a line of JSON.
+
+  stall --way WAY --from RUN --to DIR    one rank saves all of RUN's last step
+  ranks --way WAY --from RUN --to DIR --ranks N    each of N an equal share
+
+WAY: torch (torch.save and fsync), deepspeed (its own engine, and fsync), dcp
+(async_save), or ckptfs (the rank client; DIR is a run in a mounted store).
+"""
+import argparse
+import glob
+import json
+import os
+import resource
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def tensors(value, out):
+    if isinstance(value, torch.Tensor):
+        out.append(value)
+    elif isinstance(value, dict):
+        for v in value.values():
+            tensors(v, out)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            tensors(v, out)
+    return out
+
+
+def state(run):
+    with open(f"{run}/latest") as f:
+        step = f.read().strip()
+    found = []
+    for path in sorted(glob.glob(f"{run}/{step}/*.pt")):
+        tensors(torch.load(path, map_location="cpu", weights_only=False),
+                found)
+    return {f"t{i}": t.detach().clone().contiguous()
+            for i, t in enumerate(found) if t.numel()}
+
+
+def size_of(tree):
+    return sum(t.numel() * t.element_size() for t in tree.values())
+
+
+def durable(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def group(rank, ranks, port):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}",
+                            rank=rank, world_size=ranks)
+
+
+class Torch:
+    def __init__(self, cfg, rank, size):
+        self.path = f"{cfg.to}/rank{rank}.pt"
+
+    def save(self, tree):
+        torch.save(tree, self.path)
+
+    def wait(self):
+        durable(self.path)
+
+    def close(self):
+        pass
+
+
+class DeepSpeed(Torch):
+    def __init__(self, cfg, rank, size):
+        super().__init__(cfg, rank, size)
+        from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+        self.engine = TorchCheckpointEngine()
+        self.engine.zipfile_serialization = True
+
+    def save(self, tree):
+        self.engine.save(tree, self.path)
+
+
+class Dcp:
+    def __init__(self, cfg, rank, size):
+        self.path = f"{cfg.to}/dcp"
+
+    def save(self, tree):
+        import torch.distributed.checkpoint as dcp
+        self.future = dcp.async_save(tree, checkpoint_id=self.path)
+
+    def wait(self):
+        self.future.result()
+        for path in glob.glob(f"{self.path}/*"):
+            durable(path)
+
+    def close(self):
+        pass
+
+
+class Ckptfs:
+    def __init__(self, cfg, rank, size):
+        import ckptfs
+        self.name = f"rank{rank}.pt"
+        ring = cfg.ring or (size * 11 // 10 + (8 << 20))
+        self.rank = ckptfs.Rank(cfg.to, comm="torch" if cfg.ranks > 1
+                                else None, ring_bytes=ring)
+        self.step = 0
+
+    def save(self, tree):
+        from ckptfs import torchfile
+        self.step += 1
+        self.saving = self.rank.save(f"global_step{self.step}", format="files")
+        with self.saving.open_file(self.name) as out:
+            torchfile.save(tree, out)
+        self.saving.commit()
+
+    def wait(self):
+        self.saving.wait()
+
+    def close(self):
+        self.rank.close()
+
+
+WAYS = {"torch": Torch, "deepspeed": DeepSpeed, "dcp": Dcp, "ckptfs": Ckptfs}
+
+
+def cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def share(tree, rank, ranks):
+    """As ZeRO cuts: a flat part of each tensor."""
+    out = {}
+    for name, t in tree.items():
+        flat, n = t.view(-1), -(-t.numel() // ranks)
+        part = flat[rank * n:(rank + 1) * n].clone()
+        if part.numel():
+            out[name] = part
+    return out
+
+
+def one(rank, cfg, queue):
+    torch.set_num_threads(1)
+    if cfg.ranks > 1 or cfg.way == "dcp":
+        group(rank, cfg.ranks, cfg.port)
+    tree = state(getattr(cfg, "from"))
+    if cfg.ranks > 1:
+        tree = share(tree, rank, cfg.ranks)
+    size = size_of(tree)
+    way = WAYS[cfg.way](cfg, rank, size)
+    if cfg.ranks > 1:
+        dist.barrier()
+    before, began = cpu(), time.monotonic()
+    way.save(tree)
+    stalled = time.monotonic()
+    way.wait()
+    ended = time.monotonic()
+    queue.put({"began": began, "stall": stalled - began, "ended": ended,
+               "cpu": cpu() - before, "bytes": size})
+    way.close()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__)
+    ap.add_argument("what", choices=("stall", "ranks"))
+    ap.add_argument("--way", choices=WAYS, required=True)
+    ap.add_argument("--from", required=True, metavar="RUN")
+    ap.add_argument("--to", required=True, metavar="DIR")
+    ap.add_argument("--ranks", type=int, default=1)
+    ap.add_argument("--ring", type=int, default=0,
+                    help="bytes; default: all that a rank saves")
+    ap.add_argument("--port", type=int, default=29517)
+    cfg = ap.parse_args()
+    os.makedirs(cfg.to, exist_ok=True)
+    queue = mp.get_context("spawn").Queue()
+    mp.spawn(one, (cfg, queue), nprocs=cfg.ranks)
+    got = [queue.get() for _ in range(cfg.ranks)]
+    print(json.dumps({
+        "stall": max(g["stall"] for g in got),
+        "durable": max(g["ended"] for g in got) -
+        min(g["began"] for g in got),
+        "cpu": sum(g["cpu"] for g in got),
+        "bytes": sum(g["bytes"] for g in got)}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
