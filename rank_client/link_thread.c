@@ -260,6 +260,17 @@ static int receive(struct cfs_link *link)
 	return 0;
 }
 
+/* The daemon takes nothing any more, but may have said why before. */
+static int hear_out(struct cfs_link *link)
+{
+	int r;
+
+	do
+		r = receive(link);
+	while (!r);
+	return r;
+}
+
 /* One turn without the lock. */
 static int talk(struct cfs_link *link, bool alive, struct cfs_buf *sending,
 		size_t *sent, enum patience patience)
@@ -268,7 +279,7 @@ static int talk(struct cfs_link *link, bool alive, struct cfs_buf *sending,
 	int r = alive ? send_some(link->fd, sending, sent) : 0;
 
 	if (r < 0)
-		return r;
+		return hear_out(link);
 	if (had && !sending->len)
 		patience = NOW; /* there may be more */
 	if (!wait_for(alive ? link->fd : -1, link->wake, sending->len > 0,
