@@ -84,14 +84,15 @@ static int check_options(const struct cfs_stage *stage, struct cfs_error *err)
 	return 0;
 }
 
-static int copy_string(const char **s)
+/* A pointer that is not ours never stays. */
+static void copy_string(const char **s, int *r)
 {
 	if (*s)
 		*s = strdup(*s);
-	return *s ? 0 : -ENOMEM;
+	if (!*s)
+		*r = -ENOMEM;
 }
 
-/* What fails halfway leaves NULL, never a borrowed pointer. */
 static int copy_options(struct cfs_stage *stage,
 			const struct cfs_stage_options *from)
 {
@@ -108,11 +109,11 @@ static int copy_options(struct cfs_stage *stage,
 	} else if (bytes) {
 		memcpy(groups, from->groups, bytes);
 	}
-	if (copy_string(&o->run) < 0 || copy_string(&o->step) < 0 ||
-	    copy_string(&o->format) < 0)
-		r = -ENOMEM;
-	if (from->pointer && copy_string(&o->pointer) < 0)
-		r = -ENOMEM;
+	copy_string(&o->run, &r);
+	copy_string(&o->step, &r);
+	copy_string(&o->format, &r);
+	if (from->pointer)
+		copy_string(&o->pointer, &r);
 	o->dp = CFS_MAX(o->dp, 1u);
 	o->tp = CFS_MAX(o->tp, 1u);
 	o->pp = CFS_MAX(o->pp, 1u);
