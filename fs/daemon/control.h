@@ -56,6 +56,7 @@ struct cfs_verb_context {
 	void (*session)(void *arg, struct cfs_verb_context *context,
 			const struct cfs_session *session);
 	void *session_arg;
+	bool private; /* sessions of the daemon's own user and root only */
 	const struct cfs_verb_caller *caller; /* set for each call */
 };
 

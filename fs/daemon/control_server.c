@@ -139,6 +139,13 @@ static int run_session(struct caller *c, const cJSON *arguments,
 		return cfs_fail(err, -EOPNOTSUPP,
 				"%s: this daemon takes no steps of ranks",
 				c->control->store_path);
+	/* The kernel lets nobody else into such a mount, root neither; but he
+	 * may do all with the store's own files. */
+	if (context.private && c->peer.uid != 0 && c->peer.uid != geteuid())
+		return cfs_fail(err, -EACCES,
+				"%s is mounted for uid %u alone: mount it with "
+				"-o allow_other",
+				c->control->store_path, (unsigned)geteuid());
 	r = cfs_peer_read_groups(c->entry.fd, &c->peer);
 	if (r < 0)
 		return r;
@@ -258,9 +265,12 @@ static void take_caller(struct cfs_control *control, int fd)
 	c->control = control;
 	c->entry.fd = fd;
 	c->fds[0] = c->fds[1] = -1;
+	c->peer.pidfd = -1;
 	/* who neither asks nor listens does not hold a thread for ever */
 	set_limits(fd, VERB_SECONDS, VERB_SECONDS);
 	r = cfs_peer_read(fd, &c->peer);
+	c->entry.pidfd = c->peer.pidfd;
+	c->entry.uid = c->peer.uid;
 	if (!r) {
 		/* no other can ask for a verb, and shall not keep them out */
 		c->entry.session = !is_privileged(c);
@@ -280,16 +290,22 @@ static void take_caller(struct cfs_control *control, int fd)
 static void *listen_loop(void *arg)
 {
 	struct cfs_control *control = arg;
-	struct pollfd p[2] = {{.fd = control->listen_fd, .events = POLLIN},
-			      {.fd = control->stop_fd, .events = POLLIN}};
+	struct pollfd p[3] = {
+		{.fd = control->listen_fd, .events = POLLIN},
+		{.fd = control->stop_fd, .events = POLLIN},
+		{.fd = control->callers.watch_fd, .events = POLLIN}};
 
 	for (;;) {
 		int fd;
 
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 3, -1) < 0)
 			continue;
 		if (p[1].revents)
 			return NULL;
+		if (p[2].revents)
+			cfs_callers_bury(&control->callers);
+		if (!p[0].revents)
+			continue;
 		fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
 			take_caller(control, fd);
@@ -335,9 +351,12 @@ int cfs_control_start(const char *store_path, struct cfs_verb_context *context,
 
 	if (!c)
 		return -ENOMEM;
+	c->callers.watch_fd = -1;
 	c->listen_fd = c->stop_fd = -1;
-	cfs_callers_init(&c->callers);
 	c->context = *context;
+	r = cfs_callers_init(&c->callers);
+	if (r < 0)
+		return r;
 	c->store_path = realpath(store_path, NULL);
 	if (!c->store_path || stat(c->store_path, &st) < 0)
 		return cfs_fail_prefix(err, -errno, "%s", store_path);
