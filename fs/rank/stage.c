@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/daemon/nstree.h"
+#include "fs/daemon/steps.h"
 #include "fs/daemon/verb.h"
 #include "fs/rank/access.h"
 #include "fs/rank/stage_internal.h"
@@ -22,8 +24,8 @@ const char *cfs_stage_pointer(const struct cfs_stage *stage)
 {
 	if (stage->options.pointer)
 		return stage->options.pointer;
-	return !strcmp(stage->options.format, "universal") ? "latest_universal"
-							   : "latest";
+	return !strcmp(stage->options.format, "universal") ? CFS_STEPS_UNIVERSAL
+							   : CFS_STEPS_LATEST;
 }
 
 /* ---- options ---- */
@@ -40,6 +42,13 @@ static bool has_view(const char *path)
 	return path[0] == '@' || strstr(path, "/@");
 }
 
+static bool is_pointer(const char *name)
+{
+	return !strcmp(name, CFS_STEPS_LATEST) ||
+	       !strcmp(name, CFS_STEPS_UNIVERSAL) ||
+	       !strcmp(name, CFS_LAYOUT_POINTER);
+}
+
 static bool is_hidden(const char *run)
 {
 	size_t n = strlen(CFS_NSTREE_TRASH);
@@ -53,10 +62,11 @@ static int check_names(const struct cfs_stage_options *o, struct cfs_error *err)
 	    has_view(o->run))
 		return cfs_fail(err, -EINVAL, "\"%s\" can be no run", o->run);
 	if (!is_component(o->step) || has_view(o->step) ||
-	    (!o->run[0] && is_hidden(o->step)))
+	    (!o->run[0] && is_hidden(o->step)) || is_pointer(o->step))
 		return cfs_fail(err, -EINVAL,
 				"\"%s\" can be no step: one name of a "
-				"directory, without \"/\" and \"@\" in front",
+				"directory, without \"/\" and \"@\" in front, "
+				"and no pointer's",
 				o->step);
 	if (o->pointer && o->pointer[0] &&
 	    (!is_component(o->pointer) || has_view(o->pointer) ||

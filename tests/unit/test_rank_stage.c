@@ -154,6 +154,11 @@ START_TEST(options_refused)
 	t.step = "latest";
 	ck_assert_int_eq(try(t, &err), -EINVAL);
 	t = o;
+	t = o;
+	t.step = "latest";
+	t.pointer = "";
+	ck_assert_int_eq(try(t, &err), -EINVAL);
+	t = o;
 	t.run = "../x";
 	ck_assert_int_eq(try(t, &err), -EINVAL);
 	t.run = CFS_NSTREE_TRASH "/x";
