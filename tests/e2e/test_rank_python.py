@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-from rank_place import (BIN, PACKAGE, SEED, SOURCE, alone, fails, main, mounted,
-                        ranks)
+from rank_place import (BIN, PACKAGE, SEED, SOURCE, alone, fails, main,
+                        mounted, ranks)
 
 import torch
 
