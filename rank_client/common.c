@@ -37,10 +37,10 @@ int cfs_rank_dev(struct cfs_rank *rank, uint32_t memory, struct cfs_dev **out,
 	if (memory >= CFS_ARRAY_SIZE(ops))
 		return cfs_fail(err, -EINVAL, "%u is no kind of memory",
 				memory);
-	if (!ops[memory])
-		return cfs_fail(err, -ENODEV,
-				"this library was built without CUDA");
 	if (!rank->dev[memory]) {
+		if (!ops[memory])
+			return cfs_fail(err, -ENODEV,
+					"this library was built without CUDA");
 		r = ops[memory]->open(rank->ring.data,
 				      cfs_ring_bytes(&rank->ring),
 				      &rank->dev[memory], err);
@@ -49,6 +49,22 @@ int cfs_rank_dev(struct cfs_rank *rank, uint32_t memory, struct cfs_dev **out,
 	}
 	*out = rank->dev[memory];
 	return 0;
+}
+
+int cfs_rank_mark(struct cfs_rank *rank, struct cfs_dev *dev, const void *data,
+		  void *stream, const uint32_t *slots, unsigned n,
+		  struct cfs_dev_event **event_out, struct cfs_error *err)
+{
+	int r = dev->ops->mark(dev, data, stream, event_out, err);
+
+	if (!r)
+		return 0;
+	if (dev->ops->sync(dev, data, stream, NULL) < 0)
+		cfs_link_kill(rank->link, r,
+			      "slots that a device may still use are lost");
+	else
+		cfs_link_give(rank->link, slots, n, NULL);
+	return r;
 }
 
 void cfs_rank_tell(struct cfs_rank *rank, const char *what, uint64_t done,

@@ -29,6 +29,9 @@ struct cfs_dev_ops {
 	 * @stream belongs to. */
 	int (*mark)(struct cfs_dev *dev, const void *data, void *stream,
 		    struct cfs_dev_event **event_out, struct cfs_error *err);
+	/* Waits for what was begun on @stream; where mark() may fail. */
+	int (*sync)(struct cfs_dev *dev, const void *data, void *stream,
+		    struct cfs_error *err);
 	/* Any thread.  1; 0, not yet (never where @wait); or an error. */
 	int (*done)(struct cfs_dev_event *event, int wait,
 		    struct cfs_error *err);

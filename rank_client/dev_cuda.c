@@ -267,6 +267,26 @@ static int cuda_mark(struct cfs_dev *base, const void *data, void *stream,
 	return r;
 }
 
+/* What @data is may be what was wrong: then the stream alone tells. */
+static int cuda_sync(struct cfs_dev *base, const void *data, void *stream,
+		     struct cfs_error *err)
+{
+	struct before before;
+	cudaError_t e;
+	int device = 0, r;
+
+	(void)base;
+	r = device_of(data, stream, &device, NULL);
+	if (r < 0)
+		r = device_of_stream(stream, &device, err);
+	if (r < 0)
+		return r;
+	before = enter(device);
+	e = cudaStreamSynchronize((cudaStream_t)stream);
+	leave(&before);
+	return e == cudaSuccess ? 0 : fail(err, e, "copying");
+}
+
 /* Without @wait it is the library's thread that asks, whose current device is
  * its own affair, and must be one that is in use: another would be woken. */
 static int cuda_done(struct cfs_dev_event *base, int wait,
@@ -329,6 +349,7 @@ const struct cfs_dev_ops cfs_dev_cuda = {
 	.to_ring = cuda_to_ring,
 	.from_ring = cuda_from_ring,
 	.mark = cuda_mark,
+	.sync = cuda_sync,
 	.done = cuda_done,
 	.drop = cuda_drop,
 	.close = cuda_close,

@@ -6,6 +6,7 @@
 
 #include "rank_client/frame.h"
 #include "rank_client/load_internal.h"
+#include "rank_client/save_internal.h"
 
 #define AHEAD	  2
 #define SLOTS_MAX 8 /* of a request */
@@ -32,7 +33,8 @@ struct reading {
 static int take_slots(struct reading *in, struct request *q,
 		      struct cfs_error *err)
 {
-	const struct cfs_ring *ring = &in->load->rank->ring;
+	struct cfs_rank *rank = in->load->rank;
+	const struct cfs_ring *ring = &rank->ring;
 	uint64_t want = (in->len + ring->slot_bytes - 1) / ring->slot_bytes;
 	unsigned max = CFS_MIN((unsigned)SLOTS_MAX, ring->slots / 4);
 	int r = 1;
@@ -42,8 +44,12 @@ static int take_slots(struct reading *in, struct request *q,
 	while (q->n < want) {
 		bool must = !in->n && !q->n;
 
-		r = cfs_link_take(in->load->rank->link, must ? CFS_TICK_MS : 0,
-				  &q->slots[q->n], err);
+		r = cfs_link_take(rank->link, 0, &q->slots[q->n], err);
+		if (!r && must && rank->save) /* it may have all of them */
+			r = cfs_outflow_flush_all(rank->save, err);
+		if (!r && must)
+			r = cfs_link_take(rank->link, CFS_TICK_MS,
+					  &q->slots[q->n], err);
 		if (r < 0)
 			break;
 		if (r)
@@ -53,7 +59,7 @@ static int take_slots(struct reading *in, struct request *q,
 	}
 	if (r >= 0)
 		return q->n;
-	cfs_link_give(in->load->rank->link, q->slots, q->n, NULL);
+	cfs_link_give(rank->link, q->slots, q->n, NULL);
 	return r;
 }
 
@@ -113,9 +119,10 @@ static int copy_out(struct reading *in, struct request *q,
 		in->at += n;
 		left -= n;
 	}
-	marked = ops->mark(in->dev, in->to->data, in->to->stream, &event,
-			   r ? NULL : err);
-	if (marked < 0) /* the slots are lost: a copy may still read them */
+	marked = cfs_rank_mark(in->load->rank, in->dev, in->to->data,
+			       in->to->stream, q->slots, q->n, &event,
+			       r ? NULL : err);
+	if (marked < 0)
 		return r ? r : marked;
 	cfs_link_give(in->load->rank->link, q->slots, q->n, event);
 	return r;

@@ -32,6 +32,8 @@ void cfs_link_free(struct cfs_link *link);
 /* In a child that was forked: closes the descriptors, touches nothing else. */
 void cfs_link_forked(struct cfs_link *link);
 
+/* It cannot go on from here: @what, in words, and why (@r). */
+void cfs_link_kill(struct cfs_link *link, int r, const char *what);
 /* 0, or what the link died of. */
 CFS_MUST_CHECK int cfs_link_check(struct cfs_link *link, struct cfs_error *err);
 

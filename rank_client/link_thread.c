@@ -46,6 +46,14 @@ static void die(struct cfs_link *link, int r, const char *what)
 	pthread_cond_broadcast(&link->changed);
 }
 
+void cfs_link_kill(struct cfs_link *link, int r, const char *what)
+{
+	pthread_mutex_lock(&link->lock);
+	die(link, r, what);
+	(void)shutdown(link->fd, SHUT_RDWR); /* the other ranks hear of it */
+	pthread_mutex_unlock(&link->lock);
+}
+
 static int take_free(struct cfs_link *link, const cJSON *list)
 {
 	struct cfs_ring *ring = link->ring;

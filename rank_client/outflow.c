@@ -20,24 +20,35 @@ int cfs_outflow_flush(struct cfs_rank_file *file, struct cfs_error *err)
 	if (!file->has_slot)
 		return 0;
 	file->has_slot = false;
+	if (file->save->settled) { /* nothing may follow what it said last */
+		cfs_link_give(file->save->rank->link, &file->slot, 1, NULL);
+		return 0;
+	}
 	cfs_frame_put_data(&frames, file->id, file->slot, file->fill);
 	return cfs_link_send(file->save->rank->link, &frames, &file->slot,
 			     &file->fill, 1, NULL, NULL, err);
 }
 
+int cfs_outflow_flush_all(struct cfs_rank_save *save, struct cfs_error *err)
+{
+	struct cfs_rank_file *file;
+	int r = 0;
+
+	for (file = save->files; !r && file; file = file->next)
+		r = cfs_outflow_flush(file, err);
+	return r;
+}
+
 int cfs_outflow_slot(struct cfs_rank_save *save, uint32_t *slot_out,
 		     struct cfs_error *err)
 {
-	struct cfs_rank_file *file;
 	int r = cfs_link_take(save->rank->link, 0, slot_out, err);
 
 	if (r)
 		return r < 0 ? r : 0;
-	for (file = save->files; file; file = file->next) {
-		r = cfs_outflow_flush(file, err);
-		if (r < 0)
-			return r;
-	}
+	r = cfs_outflow_flush_all(save, err);
+	if (r < 0)
+		return r;
 	while (!(r = cfs_link_take(save->rank->link, CFS_TICK_MS, slot_out,
 				   err)))
 		cfs_save_tell(save, false);
@@ -53,12 +64,11 @@ static int send_batch(struct cfs_rank_save *save, struct batch *b,
 	int r;
 
 	b->n = 0;
-	r = n ? dev->ops->mark(dev, data, stream, &event, err) : 0;
-	if (r < 0) {
-		/* Something may still write to them: they are lost, and the
-		 * save is, too. */
+	r = n ? cfs_rank_mark(save->rank, dev, data, stream, b->slots, n,
+			      &event, err)
+	      : 0;
+	if (r < 0)
 		return r;
-	}
 	return cfs_link_send(save->rank->link, &b->frames, b->slots, b->lens, n,
 			     event, NULL, err);
 }
@@ -131,7 +141,8 @@ int cfs_outflow_write(struct cfs_rank_save *save, struct cfs_buf *head,
 		/* copies into these may be under way */
 		struct cfs_dev_event *event = NULL;
 
-		if (!dev->ops->mark(dev, data, stream, &event, NULL))
+		if (!cfs_rank_mark(save->rank, dev, data, stream, b.slots, b.n,
+				   &event, NULL))
 			cfs_link_give(save->rank->link, b.slots, b.n, event);
 	}
 	cfs_buf_free(&b.frames);

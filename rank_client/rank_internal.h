@@ -39,6 +39,16 @@ CFS_MUST_CHECK int cfs_rank_check(const struct cfs_rank *rank,
 /* What copies to and from @memory. */
 CFS_MUST_CHECK int cfs_rank_dev(struct cfs_rank *rank, uint32_t memory,
 				struct cfs_dev **out, struct cfs_error *err);
+/*
+ * A point that comes once what was begun to copy to or from @slots is done.
+ * After an error they are free again: it has been waited for; or, where not
+ * even that can be done, the link is dead.
+ */
+CFS_MUST_CHECK int cfs_rank_mark(struct cfs_rank *rank, struct cfs_dev *dev,
+				 const void *data, void *stream,
+				 const uint32_t *slots, unsigned n,
+				 struct cfs_dev_event **event_out,
+				 struct cfs_error *err);
 /* Tells, if it is time to or this is the @last. */
 void cfs_rank_tell(struct cfs_rank *rank, const char *what, uint64_t done,
 		   uint64_t total, bool last);

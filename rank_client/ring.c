@@ -8,7 +8,7 @@
 #include "store/util/error.h"
 
 #define RING_DEFAULT (256u << 20)
-#define RING_MAX     (1ull << 40)
+#define RING_MAX     (64ull << 30) /* the daemon takes no more */
 #define SLOT_MAX     (1u << 20)
 #define SLOT_MIN     (64u << 10)
 #define SLOTS_MIN    8 /* fewer, and the two sides wait for each other */
@@ -65,7 +65,7 @@ int cfs_ring_init(struct cfs_ring *ring, uint64_t bytes, struct cfs_error *err)
 	*ring = (struct cfs_ring){.fd = -1};
 	if (bytes > RING_MAX)
 		return cfs_fail(err, -EINVAL,
-				"ring_bytes %llu is more than a machine has",
+				"ring_bytes %llu: a ring has 64 GiB at most",
 				(unsigned long long)bytes);
 	choose_slots(ring, bytes ? bytes : RING_DEFAULT);
 	ring->free = calloc(ring->slots, sizeof(*ring->free));

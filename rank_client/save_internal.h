@@ -47,5 +47,8 @@ CFS_MUST_CHECK int cfs_outflow_write(struct cfs_rank_save *save,
 /* What @file holds back. */
 CFS_MUST_CHECK int cfs_outflow_flush(struct cfs_rank_file *file,
 				     struct cfs_error *err);
+/* What all of its files hold back: slots that nobody else gets otherwise. */
+CFS_MUST_CHECK int cfs_outflow_flush_all(struct cfs_rank_save *save,
+					 struct cfs_error *err);
 
 #endif

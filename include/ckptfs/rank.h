@@ -71,7 +71,8 @@ struct cfs_rank_progress {
 struct cfs_rank_options {
 	size_t size; /* of this struct; members beyond are taken as 0 */
 	const struct cfs_rank_comm *comm; /* NULL: alone; copied */
-	/* Shared memory between this process and the daemon, 0: 256 MiB.  A put
+	/* Shared memory between this process and the daemon, 0: 256 MiB; up to
+	 * 64 GiB (-EINVAL), which must be there, for every rank of it.  A put
 	 * returns as soon as its bytes are in it, so a ring as large as what is
 	 * saved hides all of the daemon's work. */
 	uint64_t ring_bytes;

@@ -1,5 +1,6 @@
 /* The rank client's library, one rank: what is saved is there, what is refused
  * is told, and nothing hangs or is left. */
+#include "rank_client/rank_internal.h"
 #include "tests/unit/rank_client_bed.h"
 
 static struct daemon d;
@@ -95,6 +96,134 @@ START_TEST(test_files_at_once)
 	}
 	cfs_rank_close(rank);
 	free(data);
+}
+END_TEST
+
+/* Files that are open have a slot each: all there are. */
+START_TEST(test_load_with_files_open)
+{
+	struct cfs_rank *rank = open_alone(&d);
+	struct cfs_rank_save *save = begin(rank, "global_step1", "files");
+	uint8_t *data = random_bytes(9, RING), *got = malloc(RING);
+	struct cfs_rank_file *files[RING / SLOT];
+	struct cfs_rank_load *load = NULL;
+	char name[64];
+	size_t i;
+
+	save_file(save, "f", data, RING, SIZE_MAX);
+	ok(cfs_rank_commit(save));
+	ok(cfs_rank_wait(save));
+	save = begin(rank, "global_step2", "files");
+	for (i = 0; i < CFS_ARRAY_SIZE(files); i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		ok(cfs_rank_file_begin(save, name, &files[i]));
+		ok(cfs_rank_file_write(files[i], data + i, 1, CFS_RANK_HOST,
+				       NULL));
+	}
+	ok(cfs_rank_load_open(rank, "global_step1", &load));
+	ok(cfs_rank_file_read(load, "f", 0, RING, got, CFS_RANK_HOST, NULL));
+	ck_assert(!memcmp(got, data, RING));
+	for (i = 0; i < CFS_ARRAY_SIZE(files); i++) {
+		ok(cfs_rank_file_write(files[i], data, 3, CFS_RANK_HOST, NULL));
+		ok(cfs_rank_file_end(files[i]));
+	}
+	ok(cfs_rank_commit(save));
+	ok(cfs_rank_wait(save));
+	memcpy(got, data + 7, 1);
+	memcpy(got + 1, data, 3);
+	expect_file(&d, "run/global_step2/f7", got, 4);
+	cfs_rank_close(rank);
+	free(data);
+	free(got);
+}
+END_TEST
+
+/* ---- a device that fails ---- */
+
+static int fake_to_ring(struct cfs_dev *dev, void *ring, const void *data,
+			size_t len, void *stream, struct cfs_error *err)
+{
+	(void)dev, (void)stream, (void)err;
+	memcpy(ring, data, len);
+	return 0;
+}
+
+static int fake_from_ring(struct cfs_dev *dev, void *data, const void *ring,
+			  size_t len, void *stream, struct cfs_error *err)
+{
+	(void)dev, (void)stream, (void)err;
+	memcpy(data, ring, len);
+	return 0;
+}
+
+static int fake_mark(struct cfs_dev *dev, const void *data, void *stream,
+		     struct cfs_dev_event **event_out, struct cfs_error *err)
+{
+	(void)dev, (void)data, (void)stream, (void)event_out;
+	return cfs_fail(err, -EIO, "no event today");
+}
+
+static int fake_sync_result;
+
+static int fake_sync(struct cfs_dev *dev, const void *data, void *stream,
+		     struct cfs_error *err)
+{
+	(void)dev, (void)data, (void)stream, (void)err;
+	return fake_sync_result;
+}
+
+static void fake_close(struct cfs_dev *dev)
+{
+	(void)dev;
+}
+
+static const struct cfs_dev_ops fake_ops = {
+	.to_ring = fake_to_ring,
+	.from_ring = fake_from_ring,
+	.mark = fake_mark,
+	.sync = fake_sync,
+	.close = fake_close,
+};
+
+/* Far more failures than there are slots, and then all is well. */
+START_TEST(test_device_fails)
+{
+	struct cfs_dev fake = {&fake_ops};
+	struct cfs_rank *rank = open_alone(&d);
+	struct cfs_rank_save *save = begin(rank, "global_step1", "files");
+	uint8_t *data = random_bytes(10, RING), *got = malloc(RING);
+	struct cfs_rank_load *load = NULL;
+	struct cfs_rank_file *file = NULL;
+	int i;
+
+	rank->dev[CFS_RANK_HOST + 1] = &fake; /* as if it had been opened */
+	fake_sync_result = 0;
+	save_file(save, "f", data, RING, SIZE_MAX);
+	ok(cfs_rank_commit(save));
+	ok(cfs_rank_wait(save));
+	ok(cfs_rank_load_open(rank, "global_step1", &load));
+	for (i = 0; i < 30; i++) {
+		fails(cfs_rank_file_read(load, "f", 0, RING, got, CFS_RANK_CUDA,
+					 NULL),
+		      -EIO, "no event today");
+		save = begin(rank, "global_step2", "files");
+		ok(cfs_rank_file_begin(save, "f", &file));
+		fails(cfs_rank_file_write(file, data, RING, CFS_RANK_CUDA,
+					  NULL),
+		      -EIO, "no event today");
+		cfs_rank_abort(save, NULL);
+	}
+	ok(cfs_rank_file_read(load, "f", 0, RING, got, CFS_RANK_HOST, NULL));
+	ck_assert(!memcmp(got, data, RING));
+	/* and where nothing tells when copies end, nothing goes on */
+	fake_sync_result = -EIO;
+	fails(cfs_rank_file_read(load, "f", 0, RING, got, CFS_RANK_CUDA, NULL),
+	      -EIO, "");
+	fails(cfs_rank_file_read(load, "f", 0, RING, got, CFS_RANK_HOST, NULL),
+	      -EIO, "slots that a device may still use");
+	cfs_rank_close(rank);
+	free(data);
+	free(got);
 }
 END_TEST
 
@@ -262,12 +391,15 @@ END_TEST
 START_TEST(test_refusals)
 {
 	struct cfs_rank_save_options o = {.size = sizeof(o), .format = "files"};
+	struct cfs_rank_options open = {.size = sizeof(open)};
 	struct cfs_rank *rank = open_alone(&d), *other = NULL;
 	struct cfs_rank_save *save = NULL, *second = NULL;
 
 	fails(cfs_rank_open(top, NULL, &other), -EINVAL, "neither a ckptfs");
 	fails(cfs_rank_open("/nowhere/at/all", NULL, &other), -ENOENT,
 	      "/nowhere/at/all");
+	open.ring_bytes = 1ull << 39;
+	fails(cfs_rank_open(d.run, &open, &other), -EINVAL, "64 GiB");
 	o.format = "nonsense";
 	fails(cfs_rank_save_begin(rank, "global_step1", &o, &save), -EINVAL,
 	      "nonsense");
@@ -464,6 +596,8 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, start, stop);
 	tcase_add_test(t, test_files);
 	tcase_add_test(t, test_files_at_once);
+	tcase_add_test(t, test_load_with_files_open);
+	tcase_add_test(t, test_device_fails);
 	tcase_add_test(t, test_tensors);
 	tcase_add_test(t, test_read_files);
 	tcase_add_test(t, test_scribble);

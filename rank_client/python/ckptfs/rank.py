@@ -19,8 +19,8 @@ class Rank:
 
     path: its directory, in a mount or below the store's own
     comm: who the ranks are; see ckptfs.comm.of()
-    ring_bytes: shared memory between this process and the daemon (256 MiB);
-        as large as what is saved, it hides all of the daemon's work
+    ring_bytes: shared memory between this process and the daemon (256 MiB,
+        at most 64 GiB); as large as what is saved, it hides all of the daemon's work
     timeout: seconds that a collective call waits for ranks that do not come
     progress: True for a bar on rank 0, or a callable (what, done, total)
     """
