@@ -299,7 +299,7 @@ def _restarted(rank, world, s):
     session = Session(TorchComm)
     run = f"{s.mnt}/run"
     for step in range(4):
-        save = session.begin(run, f"step{step}", pointer="", overwrite=False,
+        save = session.begin(f"{run}/step{step}", pointer="", overwrite=False,
                              owned=None)
         save.put_file(f"part{rank}", bytes([step]))
         save.commit()
@@ -323,6 +323,54 @@ def test_daemon_restarted():
         assert sorted(os.listdir(f"{s.mnt}/run")) == [
             f"step{i}" for i in range(4)]
         assert read(f"{s.mnt}/run/step2/part1") == b"\2"
+
+
+def _begin_fails(rank, world, run):
+    """One rank's error that is none of the daemon's."""
+    from ckptfs import session as module
+    from ckptfs.comm import TorchComm
+    session = module.Session(TorchComm)
+
+    def begin(step):
+        return session.begin(f"{run}/{step}", pointer="", overwrite=True,
+                             owned=lambda name: True)
+
+    def saves(step):
+        save = begin(step)
+        save.put_file(f"part{rank}", b"1")
+        save.commit()
+        save.wait()
+
+    def unreadable(path, owned):
+        raise PermissionError(13, "unreadable")
+
+    stock = module._alien
+    for _ in range(2):  # without a connection, and with one
+        if rank == 1:
+            module._alien = unreadable
+            fails(PermissionError, "unreadable", begin, "step1")
+            module._alien = stock
+        else:
+            fails(ckptfs.CkptfsError, "another rank", begin, "step1")
+        saves("step1")
+    if rank == 1:
+        session._rank.close()
+    saves("step2")
+    err = fails(Exception, "", session.begin, f"{run}/step3", overwrite=True,
+                pointer="\udcff" if rank == 1 else "",
+                owned=lambda name: True)
+    assert isinstance(err, UnicodeEncodeError if rank == 1
+                      else ckptfs.CkptfsError), err
+    saves("step4")
+    session.close()
+
+
+def test_begin_fails_on_one():
+    """The others hear of it, and all go on."""
+    with mounted() as s:
+        ranks(2, _begin_fails, f"{s.mnt}/run", timeout=40)
+        assert sorted(os.listdir(f"{s.mnt}/run")) == ["step1", "step2",
+                                                      "step4"]
 
 
 LAUNCHED = """

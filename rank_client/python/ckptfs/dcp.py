@@ -112,9 +112,9 @@ class StorageWriter(filesystem.FileSystemWriter):
 
     def write_data(self, plan, planner):
         self._end("another save began")
-        run, step = split(self.path)
-        self._save = self._session.begin(run, step, pointer=self._pointer,
-                                         overwrite=self.overwrite, owned=_own)
+        self._save = self._session.begin(
+            self.path, pointer=self._pointer, overwrite=self.overwrite,
+            owned=_own)
         try:
             done = super().write_data(plan, planner)
             if self.use_collectives and not self._is_coordinator:

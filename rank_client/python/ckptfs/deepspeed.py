@@ -20,6 +20,7 @@ not raise there, DeepSpeed would take no notice: the next call does.
 appears at the next step of the optimizer, or at engine.destroy(), which then
 has to be called at the end.
 """
+import errno
 import os
 
 import torch
@@ -27,7 +28,7 @@ from deepspeed.runtime.checkpoint_engine import checkpoint_engine as base
 
 from . import _hook, torchfile
 from ._lib import CkptfsError
-from .session import Session, in_mount, split
+from .session import Session, in_mount
 
 NAME = "CkptfsCheckpointEngine"
 OPTIONS = {"ring_bytes", "timeout", "progress", "async"}
@@ -52,6 +53,13 @@ def _options(config):
         raise ValueError("the configuration chooses two checkpoint engines: "
                          "\"ckptfs\" and \"checkpoint\": {\"writer\": …}")
     return options
+
+
+def _mounted(run):
+    if not in_mount(run):
+        raise CkptfsError(
+            errno.EINVAL, f"{run} is in no mounted store: DeepSpeed writes "
+            "files of its own there, so it has to be a mount's path")
 
 
 class CheckpointEngine(base.CheckpointEngine):
@@ -87,18 +95,12 @@ class CheckpointEngine(base.CheckpointEngine):
             os.path.abspath(path).startswith(self._dir + os.sep)
 
     def _begin(self):
-        run, step = split(self._dir)
+        own = self._info.save_latest and os.path.dirname(self._dir) == \
+            os.path.abspath(self._info.save_dir)
         try:
-            if not in_mount(run):
-                raise CkptfsError(
-                    22, f"{run} is in no mounted store: DeepSpeed writes "
-                    "files of its own there, so it has to be a mount's path")
-            own = self._info.save_latest and \
-                self._dir == os.path.join(
-                    os.path.abspath(self._info.save_dir), step)
             self._save = self._session.begin(
-                run, step, pointer="latest" if own else "", overwrite=True,
-                owned=lambda name: name.endswith(".pt"))
+                self._dir, pointer="latest" if own else "", overwrite=True,
+                owned=lambda name: name.endswith(".pt"), check=_mounted)
         except Exception as err:
             self._failed = err
 
