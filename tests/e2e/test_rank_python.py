@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The Python rank client over a real mount; see rank_place.py."""
+import errno
 import io
 import os
 import pickle
@@ -8,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 from rank_place import (PACKAGE, SEED, SOURCE, alone, fails, main, mounted,
                         ranks)
@@ -140,6 +143,59 @@ def test_nothing_of_a_failed_save():
         fails(ckptfs.CkptfsError, "step2", rank.save, "step2", format="files")
         assert os.listdir(f"{s.mnt}/run") == ["step2"]
         fails(ckptfs.CkptfsError, "", ckptfs.Rank, s.top + "/nowhere")
+
+
+def test_forgotten_loads():
+    """More than a connection may have open."""
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        with rank.save("step1", format="files") as save:
+            save.put_file("a", b"1")
+        held = []
+        err = fails(ckptfs.CkptfsError, "",
+                    lambda: [held.append(rank.load()) for _ in range(100)])
+        assert err.errno == errno.EMFILE, err
+        first = held.pop(0)
+        rank.lock.acquire()
+        held.clear()
+        # As if in the midst of a call: closed before the next.
+        assert len(rank._forgotten) > 1
+        rank.lock.release()
+        for _ in range(100):
+            assert rank.load().step == "step1"
+        assert not rank._forgotten and first.exists("a")
+
+
+def test_others_while_one_waits():
+    """test() and abort() of a thread, while another is in wait()."""
+    with mounted() as s:
+        ranks(2, _waits, f"{s.mnt}/run", timeout=60)
+        assert not os.path.exists(f"{s.mnt}/run/step1")
+
+
+def _waits(rank, world, run):
+    conn = ckptfs.Rank(run, comm="torch", timeout=600)
+    save = conn.save("step1", format="files")
+    save.put_file(f"part{rank}", b"1")
+    if rank == 1:
+        torch.distributed.barrier()  # its commit comes never
+        return
+    save.commit()
+    caught = []
+
+    def wait():
+        try:
+            save.wait()
+        except Exception as err:
+            caught.append(err)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    time.sleep(0.2)
+    assert thread.is_alive() and not save.test()
+    save.abort("tired")
+    thread.join()
+    assert caught and "ended" in str(caught[0]), caught
+    torch.distributed.barrier()
 
 
 def test_torch_save_into_it():
