@@ -12,8 +12,8 @@ import tempfile
 import threading
 import time
 
-from rank_place import (PACKAGE, SEED, SOURCE, alone, fails, main, mounted,
-                        ranks)
+from rank_place import (BIN, PACKAGE, SEED, SOURCE, alone, fails, main,
+                        mounted, ranks)
 
 import torch
 
@@ -111,6 +111,9 @@ def test_files():
         assert read(f"{top}/tensor") == read(f"{top}/stream") == \
             big.numpy().tobytes()
         assert read(f"{top}/empty") == b""
+        said = subprocess.run([BIN, "ls", f"{s.mnt}/run"], text=True,
+                              capture_output=True, check=True).stdout
+        assert "step1" in said and "whole, latest" in said, said
         with rank.load() as step:
             assert step.step == "step1"
             assert step.object("rng") == b"1234"
@@ -421,6 +424,27 @@ def _begin_fails(rank, world, run):
     session.close()
 
 
+@alone
+def test_what_a_framework_replaces():
+    """The mark of a committed step does not hinder it, anything else does."""
+    from ckptfs.session import _alien
+
+    def alien():
+        return _alien(tmp, lambda name: name.endswith(".pt"))
+
+    with tempfile.TemporaryDirectory() as tmp:
+        open(f"{tmp}/a.pt", "w").close()
+        assert alien() is None
+        open(f"{tmp}/ckptfs", "w").close()
+        assert alien() == "ckptfs"
+        os.unlink(f"{tmp}/ckptfs")
+        os.mkdir(f"{tmp}/ckptfs")
+        open(f"{tmp}/ckptfs/step.json", "w").close()
+        assert alien() is None
+        open(f"{tmp}/ckptfs/rng", "w").close()
+        assert alien() == "ckptfs"
+
+
 def test_begin_fails_on_one():
     """The others hear of it, and all go on."""
     with mounted() as s:
@@ -461,7 +485,7 @@ def test_launchers():
                 env=dict(os.environ, PYTHONPATH=PACKAGE))
             assert done.returncode == 0, done.stderr[-3000:]
             assert sorted(os.listdir(f"{s.mnt}/run/{kind}")) == [
-                "part0", "part1"]
+                "ckptfs", "part0", "part1"]
 
 
 def test_progress():

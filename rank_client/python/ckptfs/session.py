@@ -107,13 +107,23 @@ def _look(path, owned):
     return run, step, _alien(path, owned) if owned is not None else None
 
 
+# What every step has that ranks committed.
+_MARK = ("ckptfs", "step.json")
+
+
+def _is_mark(path, name):
+    path = os.path.join(path, name)
+    return name == _MARK[0] and os.path.isdir(path) and \
+        os.listdir(path) == [_MARK[1]]
+
+
 def _alien(path, owned):
     """The first name in a directory that is not the framework's, or None.
     Every rank sees the same; where not, they disagree about `replace`, which
     begin() tells them all."""
     try:
-        return next((n for n in sorted(os.listdir(path)) if not owned(n)),
-                    None)
+        return next((n for n in sorted(os.listdir(path))
+                     if not owned(n) and not _is_mark(path, n)), None)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
