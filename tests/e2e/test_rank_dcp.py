@@ -3,9 +3,10 @@
 classes, at several world sizes; see rank_place.py."""
 import hashlib
 import os
+import subprocess
 import sys
 
-from rank_place import SEED, fails, main, mounted, ranks
+from rank_place import PACKAGE, SEED, alone, fails, main, mounted, ranks
 
 import torch
 import torch.distributed as dist
@@ -141,6 +142,28 @@ def test_one_process():
     with mounted() as s:
         os.mkdir(f"{s.mnt}/run")
         assert ranks(1, _alone, f"{s.mnt}/run/step1") == [True]
+
+
+OLD = """
+import torch.distributed.checkpoint as dcp
+if {signature}:
+    dcp.save = lambda state_dict, *, storage_writer: None
+else:
+    del dcp.filesystem.CURRENT_DCP_VERSION
+try:
+    import ckptfs.dcp
+except ImportError as err:
+    assert "2.9" in str(err), err
+else:
+    raise AssertionError("imported")
+"""
+
+
+@alone
+def test_refuses_old_torch():
+    for signature in (True, False):
+        subprocess.run([sys.executable, "-c", OLD.format(signature=signature)],
+                       check=True, env=dict(os.environ, PYTHONPATH=PACKAGE))
 
 
 if __name__ == "__main__":

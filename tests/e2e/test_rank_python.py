@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The Python rank client over a real mount; see rank_place.py."""
+import errno
 import io
 import os
 import pickle
@@ -8,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 from rank_place import (BIN, PACKAGE, SEED, SOURCE, alone, fails, main,
                         mounted, ranks)
@@ -143,6 +146,59 @@ def test_nothing_of_a_failed_save():
         fails(ckptfs.CkptfsError, "step2", rank.save, "step2", format="files")
         assert os.listdir(f"{s.mnt}/run") == ["step2"]
         fails(ckptfs.CkptfsError, "", ckptfs.Rank, s.top + "/nowhere")
+
+
+def test_forgotten_loads():
+    """More than a connection may have open."""
+    with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
+        with rank.save("step1", format="files") as save:
+            save.put_file("a", b"1")
+        held = []
+        err = fails(ckptfs.CkptfsError, "",
+                    lambda: [held.append(rank.load()) for _ in range(100)])
+        assert err.errno == errno.EMFILE, err
+        first = held.pop(0)
+        rank.lock.acquire()
+        held.clear()
+        # As if in the midst of a call: closed before the next.
+        assert len(rank._forgotten) > 1
+        rank.lock.release()
+        for _ in range(100):
+            assert rank.load().step == "step1"
+        assert not rank._forgotten and first.exists("a")
+
+
+def test_others_while_one_waits():
+    """test() and abort() of a thread, while another is in wait()."""
+    with mounted() as s:
+        ranks(2, _waits, f"{s.mnt}/run", timeout=60)
+        assert not os.path.exists(f"{s.mnt}/run/step1")
+
+
+def _waits(rank, world, run):
+    conn = ckptfs.Rank(run, comm="torch", timeout=600)
+    save = conn.save("step1", format="files")
+    save.put_file(f"part{rank}", b"1")
+    if rank == 1:
+        torch.distributed.barrier()  # its commit comes never
+        return
+    save.commit()
+    caught = []
+
+    def wait():
+        try:
+            save.wait()
+        except Exception as err:
+            caught.append(err)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    time.sleep(0.2)
+    assert thread.is_alive() and not save.test()
+    save.abort("tired")
+    thread.join()
+    assert caught and "ended" in str(caught[0]), caught
+    torch.distributed.barrier()
 
 
 def test_torch_save_into_it():
@@ -302,7 +358,7 @@ def _restarted(rank, world, s):
     session = Session(TorchComm)
     run = f"{s.mnt}/run"
     for step in range(4):
-        save = session.begin(run, f"step{step}", pointer="", overwrite=False,
+        save = session.begin(f"{run}/step{step}", pointer="", overwrite=False,
                              owned=None)
         save.put_file(f"part{rank}", bytes([step]))
         save.commit()
@@ -326,6 +382,75 @@ def test_daemon_restarted():
         assert sorted(os.listdir(f"{s.mnt}/run")) == [
             f"step{i}" for i in range(4)]
         assert read(f"{s.mnt}/run/step2/part1") == b"\2"
+
+
+def _begin_fails(rank, world, run):
+    """One rank's error that is none of the daemon's."""
+    from ckptfs import session as module
+    from ckptfs.comm import TorchComm
+    session = module.Session(TorchComm)
+
+    def begin(step):
+        return session.begin(f"{run}/{step}", pointer="", overwrite=True,
+                             owned=lambda name: True)
+
+    def saves(step):
+        save = begin(step)
+        save.put_file(f"part{rank}", b"1")
+        save.commit()
+        save.wait()
+
+    def unreadable(path, owned):
+        raise PermissionError(13, "unreadable")
+
+    stock = module._alien
+    for _ in range(2):  # without a connection, and with one
+        if rank == 1:
+            module._alien = unreadable
+            fails(PermissionError, "unreadable", begin, "step1")
+            module._alien = stock
+        else:
+            fails(ckptfs.CkptfsError, "another rank", begin, "step1")
+        saves("step1")
+    if rank == 1:
+        session._rank.close()
+    saves("step2")
+    err = fails(Exception, "", session.begin, f"{run}/step3", overwrite=True,
+                pointer="\udcff" if rank == 1 else "",
+                owned=lambda name: True)
+    assert isinstance(err, UnicodeEncodeError if rank == 1
+                      else ckptfs.CkptfsError), err
+    saves("step4")
+    session.close()
+
+
+@alone
+def test_what_a_framework_replaces():
+    """The mark of a committed step does not hinder it, anything else does."""
+    from ckptfs.session import _alien
+
+    def alien():
+        return _alien(tmp, lambda name: name.endswith(".pt"))
+
+    with tempfile.TemporaryDirectory() as tmp:
+        open(f"{tmp}/a.pt", "w").close()
+        assert alien() is None
+        open(f"{tmp}/ckptfs", "w").close()
+        assert alien() == "ckptfs"
+        os.unlink(f"{tmp}/ckptfs")
+        os.mkdir(f"{tmp}/ckptfs")
+        open(f"{tmp}/ckptfs/step.json", "w").close()
+        assert alien() is None
+        open(f"{tmp}/ckptfs/rng", "w").close()
+        assert alien() == "ckptfs"
+
+
+def test_begin_fails_on_one():
+    """The others hear of it, and all go on."""
+    with mounted() as s:
+        ranks(2, _begin_fails, f"{s.mnt}/run", timeout=40)
+        assert sorted(os.listdir(f"{s.mnt}/run")) == ["step1", "step2",
+                                                      "step4"]
 
 
 LAUNCHED = """

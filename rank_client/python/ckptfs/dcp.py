@@ -18,11 +18,13 @@ tells anybody, so the others need not ask: their handle of it is ended by the
 next save, which then need not wait.
 """
 import contextlib
+import inspect
 import os
 import pickle
 import queue
 
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.planner import WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
@@ -31,6 +33,11 @@ from torch.futures import Future
 from . import torchfile
 from .rank import Rank
 from .session import Session, split
+
+if "use_collectives" not in inspect.signature(dcp.save).parameters or \
+        not hasattr(filesystem, "CURRENT_DCP_VERSION"):
+    raise ImportError("this torch's distributed checkpoints are of an older "
+                      "form: ckptfs.dcp needs torch 2.9 or later")
 
 METADATA = ".metadata"
 
@@ -112,9 +119,9 @@ class StorageWriter(filesystem.FileSystemWriter):
 
     def write_data(self, plan, planner):
         self._end("another save began")
-        run, step = split(self.path)
-        self._save = self._session.begin(run, step, pointer=self._pointer,
-                                         overwrite=self.overwrite, owned=_own)
+        self._save = self._session.begin(
+            self.path, pointer=self._pointer, overwrite=self.overwrite,
+            owned=_own)
         try:
             done = super().write_data(plan, planner)
             if self.use_collectives and not self._is_coordinator:

@@ -20,6 +20,7 @@ not raise there, DeepSpeed would take no notice: the next call does.
 appears at the next step of the optimizer, or at engine.destroy(), which then
 has to be called at the end.
 """
+import errno
 import os
 
 import torch
@@ -27,7 +28,7 @@ from deepspeed.runtime.checkpoint_engine import checkpoint_engine as base
 
 from . import _hook, torchfile
 from ._lib import CkptfsError
-from .session import Session, in_mount, split
+from .session import Session, in_mount
 
 NAME = "CkptfsCheckpointEngine"
 OPTIONS = {"ring_bytes", "timeout", "progress", "async"}
@@ -54,6 +55,21 @@ def _options(config):
     return options
 
 
+def _content(state, name):
+    """What DeepSpeed has its engines write, which is clones of tensors except
+    in ZeRO's files, without making the clones."""
+    if "zero_pp_rank_" in name and name.endswith("optim_states.pt"):
+        return state
+    return torchfile.cloned(state)
+
+
+def _mounted(run):
+    if not in_mount(run):
+        raise CkptfsError(
+            errno.EINVAL, f"{run} is in no mounted store: DeepSpeed writes "
+            "files of its own there, so it has to be a mount's path")
+
+
 class CheckpointEngine(base.CheckpointEngine):
     def __init__(self, config_params=None):
         super().__init__(config_params)
@@ -65,6 +81,10 @@ class CheckpointEngine(base.CheckpointEngine):
         self._save, self._failed = None, None
 
     # ---- saving ----
+
+    def preserves_storage_sharing(self):
+        return False  # then DeepSpeed makes no clones: _content() does
+
 
     def create(self, info):
         if self._save is not None and self._async:
@@ -87,18 +107,12 @@ class CheckpointEngine(base.CheckpointEngine):
             os.path.abspath(path).startswith(self._dir + os.sep)
 
     def _begin(self):
-        run, step = split(self._dir)
+        own = self._info.save_latest and os.path.dirname(self._dir) == \
+            os.path.abspath(self._info.save_dir)
         try:
-            if not in_mount(run):
-                raise CkptfsError(
-                    22, f"{run} is in no mounted store: DeepSpeed writes "
-                    "files of its own there, so it has to be a mount's path")
-            own = self._info.save_latest and \
-                self._dir == os.path.join(
-                    os.path.abspath(self._info.save_dir), step)
             self._save = self._session.begin(
-                run, step, pointer="latest" if own else "", overwrite=True,
-                owned=lambda name: name.endswith(".pt"))
+                self._dir, pointer="latest" if own else "", overwrite=True,
+                owned=lambda name: name.endswith(".pt"), check=_mounted)
         except Exception as err:
             self._failed = err
 
@@ -110,7 +124,7 @@ class CheckpointEngine(base.CheckpointEngine):
         name = os.path.relpath(os.path.abspath(path), self._dir)
         try:
             with self._save.open_file(name) as out:
-                torchfile.save(state_dict, out,
+                torchfile.save(_content(state_dict, name), out,
                                prefix=torchfile.prefix_of(path))
         except BaseException as err:
             self._end(f"{type(err).__name__}: {err}")

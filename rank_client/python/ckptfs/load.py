@@ -120,6 +120,10 @@ class Load:
     def __exit__(self, *_):
         self.close()
 
+    def __del__(self):
+        if getattr(self, "_handle", None) is not None:
+            self.rank.forget(self._handle)
+
 
 class ReadFile(io.RawIOBase):
     def __init__(self, load, name):

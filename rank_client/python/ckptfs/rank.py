@@ -4,9 +4,11 @@ Collective calls, made by all ranks in the same order: Rank(), save(),
 commit().  One thread at a time uses a Rank and all that was made of it; a lock
 sees to that.
 """
+import collections
 import ctypes as C
 import os
 import threading
+import time
 
 from . import _lib, _memory
 from . import comm as comm_module
@@ -31,6 +33,7 @@ class Rank:
         self.path = os.fspath(path)
         self.comm = comm_module.of(comm)
         self.lock = threading.RLock()
+        self._forgotten = collections.deque()
         if progress is True:
             from .progress import bar
             progress = bar() if self.comm.rank == 0 else None
@@ -59,6 +62,10 @@ class Rank:
         p = progress.contents
         self._progress(p.what.decode(), p.done_bytes, p.total_bytes)
 
+    @property
+    def shows_progress(self):
+        return bool(self._progress)
+
     def end_progress(self):
         if hasattr(self._progress, "close"):
             self._progress.close()
@@ -84,6 +91,7 @@ class Rank:
             zero_stage, None if pointer is None else pointer.encode(),
             int(replace))
         with self.lock:
+            self._close_forgotten()
             handle = _lib.opened("save_begin", self.handle, step.encode(),
                                  C.byref(options))
         return Save(self, handle, step)
@@ -92,12 +100,31 @@ class Rank:
         """Opens a step for reading; None: the one to resume from.  A Load,
         not collective; the step stays as it is, also while it is removed."""
         with self.lock:
+            self._close_forgotten()
             handle = _lib.opened("load_open", self.handle,
                                  None if step is None else step.encode())
         return Load(self, handle)
 
+    def forget(self, handle):
+        """Closes a Load's handle that nobody has any more; now, or where that
+        might be in the midst of another call, before the next."""
+        self._forgotten.append(handle)
+        if self.lock._is_owned() or not self.lock.acquire(blocking=False):
+            return
+        try:
+            self._close_forgotten()
+        finally:
+            self.lock.release()
+
+    def _close_forgotten(self):
+        while self._forgotten:
+            handle = self._forgotten.popleft()
+            if self._handle is not None:
+                self._lib.cfs_rank_load_close(handle)
+
     def close(self):
         with self.lock:
+            self._forgotten.clear()  # they end with the rank
             handle, self._handle = self._handle, None
             if handle is not None:
                 self._lib.cfs_rank_close(handle)
@@ -111,6 +138,9 @@ class Rank:
     def __del__(self):
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+
+POLL_MIN, POLL_MAX = 0.0002, 0.02  # seconds
 
 
 class Save:
@@ -199,13 +229,24 @@ class Save:
 
     def wait(self):
         """Returns when the step is there and durable, or raises the same
-        error on all ranks, and nothing of it is.  Ends this object."""
+        error on all ranks, and nothing of it is.  Ends this object.
+
+        Other threads may use test() and abort() meanwhile, but not where
+        progress is shown: the waiting call does that."""
+        if not self.rank.shows_progress:
+            self._poll()
         with self.rank.lock:
             handle, self._handle = self.handle, None
             try:
                 _lib.call("wait", handle)
             finally:
                 self.rank.end_progress()
+
+    def _poll(self):
+        pause = POLL_MIN
+        while not self.test():
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_MAX)
 
     def abort(self, reason=None):
         """Nothing is saved; the other ranks' commit says `reason`."""

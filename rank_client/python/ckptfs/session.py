@@ -8,6 +8,7 @@ not cost a step.
 import errno
 import os
 
+from . import _lib
 from . import comm as comm_module
 from ._lib import CkptfsError
 from .rank import Rank
@@ -27,16 +28,29 @@ class Session:
         self.close()
         self._rank = Rank(run, self._comm, **self._options)
 
-    def begin(self, run, step, *, overwrite, owned, **options):
-        """Rank.save(), of files.  Collective.
+    def begin(self, path, *, overwrite, owned, check=None, **options):
+        """Rank.save() of the step whose directory is `path`, of files.
+        Collective, also where it fails on one rank alone.
 
         A step that is there is replaced as a whole, so only where all that is
-        in it is the framework's, which owned(name) tells.
+        in it is the framework's, which owned(name) tells.  check(run) raises
+        where the framework cannot save there.
         """
-        path = os.path.join(run, step)
-        alien = _alien(path, owned) if overwrite else None
-        options.update(format="files", replace=bool(
-            overwrite and alien is None and in_mount(run)))
+        if self._comm is None:
+            self._comm = comm_module.of(self._make_comm())
+        run = step = alien = failed = None
+        try:
+            run, step, alien = _look(path, owned if overwrite else None)
+            if check is not None:
+                check(run)
+            options.update(format="files", replace=bool(
+                overwrite and alien is None and in_mount(run)))
+        except Exception as err:  # the others wait for an answer
+            failed = err
+        if self._comm.any(failed is not None):
+            raise failed or CkptfsError(
+                errno.ECANCELED, f"{path}: another rank could not begin to "
+                "save; its own error says why")
         try:
             return self._begin(run, step, options)
         except CkptfsError as err:
@@ -48,25 +62,28 @@ class Session:
                 "that file, or save elsewhere") from err
 
     def _begin(self, run, step, options):
-        if self._comm is None:
-            self._comm = comm_module.of(self._make_comm())
-        old = not self._comm.any(self._rank is None or self._rank.path != run)
+        rank = self._rank
+        old = not self._comm.any(rank is None or rank.path != run)
         if not old:
             self._connect(run)
-        save, failed = None, None
-        try:
-            save = self._rank.save(step, **options)
-        except OSError as err:
-            failed = err
-        lost = failed is not None and failed.errno in GONE
-        if old and self._comm.any(lost):
+        save, failed = self._try(step, options)
+        if old and self._comm.any(_gone(failed)):
             if save is not None:
                 save.abort("the connection of another rank has ended")
             self._connect(run)
-            return self._rank.save(step, **options)
-        if failed:
+            save, failed = self._try(step, options)
+        if failed is not None:
             raise failed
         return save
+
+    def _try(self, step, options):
+        """(Rank.save(), None) or (None, why not)."""
+        try:
+            return self._rank.save(step, **options), None
+        except Exception as err:
+            if not isinstance(err, CkptfsError):
+                self._rank.close()  # the daemon waits for this rank
+            return None, err
 
     def close(self):
         """Not collective: what is open of it fails for the others."""
@@ -75,13 +92,29 @@ class Session:
             rank.close()
 
 
+def _gone(failed):
+    return failed is not None and (not isinstance(failed, CkptfsError)
+                                   or failed.errno in GONE)
+
+
+def _look(path, owned):
+    """(run, step, alien name) of a path, and all else that can fail before
+    the ranks wait for each other."""
+    _lib.lib()
+    run, step = split(path)
+    os.fsencode(run)
+    step.encode()
+    return run, step, _alien(path, owned) if owned is not None else None
+
+
 # What every step has that ranks committed.
 _MARK = ("ckptfs", "step.json")
 
 
 def _is_mark(path, name):
-    return name == _MARK[0] and \
-        os.listdir(os.path.join(path, name)) == [_MARK[1]]
+    path = os.path.join(path, name)
+    return name == _MARK[0] and os.path.isdir(path) and \
+        os.listdir(path) == [_MARK[1]]
 
 
 def _alien(path, owned):
