@@ -29,7 +29,7 @@ static bool is_grid(struct grid *g)
 		g->n_cells *= g->cells[k];
 		g->box *= f->extent[k];
 	}
-	if (g->n_cells > g->pieces->n)
+	if (g->n_cells != g->pieces->n)
 		return false;
 	for (size_t i = 0; i < g->pieces->n; i++) {
 		const struct cfs_put *p = cfs_put_piece(g->pieces, i);
@@ -44,23 +44,17 @@ static bool is_grid(struct grid *g)
 	return true;
 }
 
-/* Pieces come by rank, so the first one in a cell is the lowest rank's. */
-static bool fill_cells(struct grid *g)
+/* No two pieces are the same, so that each has a cell of its own. */
+static void fill_cells(struct grid *g)
 {
-	uint64_t filled = 0;
-
 	for (size_t i = 0; i < g->pieces->n; i++) {
 		const struct cfs_put *p = cfs_put_piece(g->pieces, i);
 		uint64_t cell = 0;
 
 		for (uint32_t k = 0; k < p->ndim; k++)
 			cell = cell * g->cells[k] + p->offset[k] / p->extent[k];
-		if (!g->at[cell]) {
-			g->at[cell] = p;
-			filled++;
-		}
+		g->at[cell] = p;
 	}
-	return filled == g->n_cells;
 }
 
 /* Row-major: in each dimension the cell, then the place in it. */
@@ -130,7 +124,8 @@ int cfs_put_grid(const struct cfs_put_pieces *pieces, struct cfs_map *map)
 	g.at = calloc(g.n_cells, sizeof(*g.at));
 	if (!g.at)
 		return -ENOMEM;
-	r = fill_cells(&g) ? gather(&g, map) : 0;
+	fill_cells(&g);
+	r = gather(&g, map);
 	free(g.at);
 	return r;
 }
