@@ -47,7 +47,7 @@ struct cfs_put_object {
 
 struct cfs_puts {
 	struct cfs_filetab *files;
-	const struct cfs_put *puts;
+	const struct cfs_put *const *puts; /* of a rank: as it put them */
 	size_t n_puts;
 	const struct cfs_put_object *objects;
 	size_t n_objects;

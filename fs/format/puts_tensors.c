@@ -140,14 +140,17 @@ static int name_all(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 	int r = 0;
 
 	for (size_t i = 0; !r && i < puts->n_puts; i++) {
-		const struct cfs_put *put = &puts->puts[i];
+		const struct cfs_put *put = puts->puts[i];
 
 		r = find_or_add(t, &cap, put, &rows[i]);
 		if (r < 0)
 			break;
 		t->v[rows[i]].n++;
-		if (put->rank < t->v[rows[i]].first->rank)
+		if (t->v[rows[i]].n == 1 ||
+		    put->rank < t->v[rows[i]].first->rank) {
 			t->v[rows[i]].first = put;
+			t->v[rows[i]].row = i;
+		}
 	}
 	return r;
 }
@@ -171,20 +174,20 @@ static void deal_out(struct cfs_put_tensors *t, const uint32_t *rows, size_t n)
 static int row_cmp(const void *a, const void *b, void *arg)
 {
 	const uint32_t *x = a, *y = b;
-	const struct cfs_put *puts = arg;
+	const struct cfs_put *const *puts = arg;
 
-	if (puts[*x].rank != puts[*y].rank)
-		return puts[*x].rank < puts[*y].rank ? -1 : 1;
+	if (puts[*x]->rank != puts[*y]->rank)
+		return puts[*x]->rank < puts[*y]->rank ? -1 : 1;
 	return *x < *y ? -1 : *x > *y;
 }
 
 /* Ranks put in their own order, and arrive in any. */
 static void sort_rows(const struct cfs_put_tensor *v, uint32_t *order,
-		      const struct cfs_put *puts)
+		      const struct cfs_put *const *puts)
 {
 	for (size_t i = 1; i < v->n; i++)
-		if (puts[order[v->at + i - 1]].rank >
-		    puts[order[v->at + i]].rank) {
+		if (puts[order[v->at + i - 1]]->rank >
+		    puts[order[v->at + i]]->rank) {
 			qsort_r(order + v->at, v->n, sizeof(*order), row_cmp,
 				(void *)(uintptr_t)puts);
 			return;
@@ -194,12 +197,11 @@ static void sort_rows(const struct cfs_put_tensor *v, uint32_t *order,
 /* The lowest rank's order, which does not depend on who came first. */
 static int tensor_cmp(const void *a, const void *b)
 {
-	const struct cfs_put *x = ((const struct cfs_put_tensor *)a)->first;
-	const struct cfs_put *y = ((const struct cfs_put_tensor *)b)->first;
+	const struct cfs_put_tensor *x = a, *y = b;
 
-	if (x->rank != y->rank)
-		return x->rank < y->rank ? -1 : 1;
-	return x < y ? -1 : x > y;
+	if (x->first->rank != y->first->rank)
+		return x->first->rank < y->first->rank ? -1 : 1;
+	return x->row < y->row ? -1 : x->row > y->row;
 }
 
 static int make_whole(const struct cfs_put_tensors *t,

@@ -41,7 +41,7 @@ static int make_file(void *arg, const char *name, struct cfs_map *map)
 
 struct gathered {
 	struct cfs_puts puts;
-	struct cfs_put *list;
+	const struct cfs_put **list;
 	struct cfs_put_object *objects;
 };
 
@@ -69,7 +69,7 @@ static int add_part(struct cfs_stage *stage, uint32_t rank,
 	return cfs_filetab_add(tab, path, &version, row_out);
 }
 
-/* All puts in the order of ranks; those of the parts are given back. */
+/* All puts in the order of ranks; the parts keep them. */
 static int gather_puts(struct cfs_stage *stage, struct gathered *g)
 {
 	size_t n = 0;
@@ -90,13 +90,9 @@ static int gather_puts(struct cfs_stage *stage, struct gathered *g)
 		if (r < 0)
 			return r;
 		for (size_t k = 0; k < part->n_puts; k++) {
-			struct cfs_put *put = &g->list[g->puts.n_puts++];
-
-			*put = part->puts[k];
-			put->file = row;
+			part->puts[k].file = row;
+			g->list[g->puts.n_puts++] = &part->puts[k];
 		}
-		free(cfs_steal(part->puts));
-		part->n_puts = part->cap_puts = 0;
 	}
 	g->puts.puts = g->list;
 	return 0;

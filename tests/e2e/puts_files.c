@@ -30,6 +30,7 @@ struct job {
 	struct cfs_filepool *pool;
 	struct cfs_filetab *files;
 	struct cfs_put *puts;
+	const struct cfs_put **list; /* of them */
 	size_t n_puts, cap_puts;
 	struct cfs_put_object *objects;
 	size_t n_objects, cap_objects;
@@ -229,7 +230,12 @@ static int make(struct job *job, const char *format)
 	if (r < 0)
 		return r;
 	job->all.files = job->files;
-	job->all.puts = job->puts;
+	job->list = calloc(job->n_puts + 1, sizeof(*job->list));
+	if (!job->list)
+		return -ENOMEM;
+	for (size_t i = 0; i < job->n_puts; i++)
+		job->list[i] = &job->puts[i];
+	job->all.puts = job->list;
 	job->all.n_puts = job->n_puts;
 	job->all.objects = job->objects;
 	job->all.n_objects = job->n_objects;
@@ -268,6 +274,7 @@ int main(int argc, char **argv)
 		free_const(job.objects[i].name);
 		free_const(job.objects[i].data);
 	}
+	free(job.list);
 	free(job.puts);
 	free(job.objects);
 	cfs_filetab_unref(job.files);

@@ -30,6 +30,7 @@ struct bed {
 	struct cfs_buf parts[BED_RANKS_MAX];
 	uint32_t n_ranks;
 	struct cfs_put puts[BED_PUTS_MAX];
+	const struct cfs_put *list[BED_PUTS_MAX]; /* of them */
 	size_t n_puts;
 	struct cfs_put_object objects[BED_OBJECTS_MAX];
 	struct cfs_buf object_bytes[BED_OBJECTS_MAX];
@@ -128,7 +129,7 @@ static inline void bed_object(struct bed *b, const char *name,
 static inline struct cfs_puts bed_puts(struct bed *b)
 {
 	struct cfs_puts puts = {.files = b->files,
-				.puts = b->puts,
+				.puts = b->list,
 				.n_puts = b->n_puts,
 				.objects = b->objects,
 				.n_objects = b->n_objects,
@@ -136,6 +137,8 @@ static inline struct cfs_puts bed_puts(struct bed *b)
 				.dp = 1,
 				.zero_stage = 1};
 
+	for (size_t i = 0; i < b->n_puts; i++)
+		b->list[i] = &b->puts[i];
 	for (uint32_t i = 0; i < b->n_ranks; i++) {
 		_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
 		struct cfs_version version;
