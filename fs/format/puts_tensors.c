@@ -12,6 +12,7 @@
 #include "store/util/error.h"
 #include "store/util/grow.h"
 #include "store/util/hash.h"
+#include "store/util/parallel.h"
 
 /* ---- names ---- */
 
@@ -204,10 +205,18 @@ static int tensor_cmp(const void *a, const void *b)
 	return x->row < y->row ? -1 : x->row > y->row;
 }
 
-static int make_whole(const struct cfs_put_tensors *t,
-		      const struct cfs_puts *puts, struct cfs_put_tensor *v,
-		      struct cfs_error *err)
+struct grouping {
+	struct cfs_put_tensors *tensors;
+	const struct cfs_puts *puts;
+};
+
+/* Any thread: rows of a tensor are its alone. */
+static int make_whole(void *arg, uint32_t i, struct cfs_error *err)
 {
+	const struct grouping *g = arg;
+	struct cfs_put_tensors *t = g->tensors;
+	const struct cfs_puts *puts = g->puts;
+	struct cfs_put_tensor *v = &t->v[i];
 	struct cfs_put_pieces pieces = {.puts = puts->puts,
 					.rows = t->order + v->at,
 					.n = v->n,
@@ -216,16 +225,16 @@ static int make_whole(const struct cfs_put_tensors *t,
 	int r = 0;
 
 	sort_rows(v, t->order, puts->puts);
-	for (size_t i = 0; !r && i < v->n; i++)
-		r = check_alike(v->first, cfs_put_piece(&pieces, i), err);
+	for (size_t k = 0; !r && k < v->n; k++)
+		r = check_alike(v->first, cfs_put_piece(&pieces, k), err);
 	if (r < 0)
 		return r;
 	r = cfs_put_replicas(&pieces, err);
 	if (r < 0)
 		return r;
 	v->n = pieces.n;
-	for (uint32_t i = 0; i < v->first->ndim; i++)
-		pieces.numel *= v->first->shape[i];
+	for (uint32_t k = 0; k < v->first->ndim; k++)
+		pieces.numel *= v->first->shape[k];
 	v->numel = pieces.numel;
 	v->map = cfs_map_new(puts->files);
 	if (!v->map)
@@ -241,6 +250,7 @@ static int group(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 {
 	_cleanup_(cfs_freep) uint32_t *rows =
 		calloc(puts->n_puts + 1, sizeof(*rows));
+	struct grouping g = {t, puts};
 	int r;
 
 	t->order = calloc(puts->n_puts + 1, sizeof(*t->order));
@@ -253,9 +263,7 @@ static int group(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 	if (t->n)
 		qsort(t->v, t->n, sizeof(*t->v), tensor_cmp);
 	r = index_all(t); /* they have other rows now */
-	for (size_t i = 0; !r && i < t->n; i++)
-		r = make_whole(t, puts, &t->v[i], err);
-	return r;
+	return r ? r : cfs_parallel((uint32_t)t->n, make_whole, &g, err);
 }
 
 int cfs_put_tensors_init(struct cfs_put_tensors *t, const struct cfs_puts *puts,

@@ -188,15 +188,15 @@ static FILE *create(const char *dir, const char *name)
 	return fopen(path, "wb");
 }
 
-static int write_file(void *arg, const char *name, struct cfs_map *map)
+static int write_file(void *arg, const char *name, struct cfs_map *map,
+		      struct cfs_error *err)
 {
 	_cleanup_(cfs_reader_closep) struct cfs_reader *rd = NULL;
 	_cleanup_(cfs_freep) uint8_t *buf = malloc(BLOCK);
 	struct job *job = arg;
 	uint64_t off = 0;
 	FILE *f;
-	int r = buf ? cfs_reader_open(map, job->pool, NULL, &rd, &job->err)
-		    : -ENOMEM;
+	int r = buf ? cfs_reader_open(map, job->pool, NULL, &rd, err) : -ENOMEM;
 
 	if (r < 0)
 		return r;

@@ -6,6 +6,7 @@
 
 #include "tests/test.h"
 
+#include <pthread.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -185,18 +186,23 @@ struct bed_dir {
 	uint32_t n;
 };
 
-static inline int bed_file(void *arg, const char *name, struct cfs_map *map)
+static inline int bed_file(void *arg, const char *name, struct cfs_map *map,
+			   struct cfs_error *err)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	_cleanup_(cfs_buf_free) struct cfs_buf bytes = CFS_BUF_INIT;
 	struct bed_dir *d = arg;
 	char path[512];
 
 	(void)snprintf(path, sizeof(path), "%s/%s", d->dir, name);
+	(void)err;
+	(void)pthread_mutex_lock(&lock);
 	bed_read(d->bed, map, &bytes);
 	ck_assert_int_eq(
 		cfs_source_mem_put(d->bed->source, path, bytes.data, bytes.len),
 		0);
 	d->n++;
+	(void)pthread_mutex_unlock(&lock);
 	return 0;
 }
 
