@@ -1,10 +1,15 @@
 /*
  * Device memory of CUDA.  The only file that sees its headers; the runtime is
  * linked in, and the driver looked for when device memory is first put.
+ *
+ * A graph that the program captures is not to notice any of this: calls are
+ * made in the relaxed mode of capturing, and copies on a stream that captures
+ * are refused, as they would happen at each replay and not now.
  */
 #include <cuda_runtime_api.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "rank_client/dev.h"
 #include "store/util/error.h"
@@ -19,6 +24,8 @@ struct cuda_event {
 struct cuda_dev {
 	struct cfs_dev base;
 	void *ring;
+	size_t ring_len;
+	bool pinned;
 	pthread_mutex_t lock;
 	struct cuda_event *spare; /* guarded by lock */
 };
@@ -30,29 +37,81 @@ static int fail(struct cfs_error *err, cudaError_t e, const char *what)
 				e == cudaErrorSystemDriverMismatch ||
 				e == cudaErrorStubLibrary
 			? -ENODEV
+		: e == cudaErrorStreamCaptureImplicit ||
+				e == cudaErrorStreamCaptureUnsupported
+			? -EINVAL
 			: -EIO;
 
 	(void)cudaGetLastError(); /* not to be found by the program */
 	return cfs_fail(err, r, "CUDA: %s: %s", what, cudaGetErrorString(e));
 }
 
-/* Work of @device is done with it current, and then the program's is again. */
-static int enter(int device)
-{
-	int old = device;
+/* What is the program's, while work of @device is done. */
+struct before {
+	int device, old;
+	enum cudaStreamCaptureMode mode;
+};
 
-	if (cudaGetDevice(&old) == cudaSuccess && old != device)
+static struct before enter(int device)
+{
+	struct before b = {device, device, cudaStreamCaptureModeRelaxed};
+
+	(void)cudaThreadExchangeStreamCaptureMode(&b.mode);
+	if (cudaGetDevice(&b.old) == cudaSuccess && b.old != device)
 		(void)cudaSetDevice(device);
-	return old;
+	return b;
 }
 
-static void leave(int device, int old)
+static void leave(struct before *b)
 {
-	if (old != device)
-		(void)cudaSetDevice(old);
+	if (b->old != b->device)
+		(void)cudaSetDevice(b->old);
+	(void)cudaThreadExchangeStreamCaptureMode(&b->mode);
 }
 
-static int device_of(const void *data, int *device_out, struct cfs_error *err)
+/* The handles that mean one stream of each device. */
+static bool is_default(void *stream)
+{
+	return !stream || stream == (void *)cudaStreamLegacy ||
+	       stream == (void *)cudaStreamPerThread;
+}
+
+/* Managed memory is of no device: its copies are the stream's. */
+static int device_of_stream(void *stream, int *device_out,
+			    struct cfs_error *err)
+{
+	cudaError_t e;
+
+#if CUDART_VERSION >= 12080
+	if (!is_default(stream)) {
+		e = cudaStreamGetDevice((cudaStream_t)stream, device_out);
+		return e == cudaSuccess ? 0 : fail(err, e, "using a stream");
+	}
+#else
+	(void)stream;
+#endif
+	e = cudaGetDevice(device_out);
+	return e == cudaSuccess ? 0 : fail(err, e, "looking for a device");
+}
+
+/* With the stream's device current. */
+static int check_stream(void *stream, struct cfs_error *err)
+{
+	enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+	cudaError_t e = cudaStreamIsCapturing((cudaStream_t)stream, &status);
+
+	if (e != cudaSuccess && e != cudaErrorStreamCaptureImplicit)
+		return fail(err, e, "using a stream");
+	if (e == cudaSuccess && status == cudaStreamCaptureStatusNone)
+		return 0;
+	(void)cudaGetLastError();
+	return cfs_fail(err, -EINVAL,
+			"the stream is being captured into a graph: save and "
+			"load outside of that");
+}
+
+static int device_of(const void *data, void *stream, int *device_out,
+		     struct cfs_error *err)
 {
 	struct cudaPointerAttributes a;
 	cudaError_t e = cudaPointerGetAttributes(&a, data);
@@ -62,7 +121,25 @@ static int device_of(const void *data, int *device_out, struct cfs_error *err)
 	if (a.type != cudaMemoryTypeDevice && a.type != cudaMemoryTypeManaged)
 		return cfs_fail(err, -EINVAL,
 				"%p is no device memory, as was said", data);
+	if (a.type == cudaMemoryTypeManaged)
+		return device_of_stream(stream, device_out, err);
 	*device_out = a.device;
+	return 0;
+}
+
+/* Not before it is known which device is in use: pinning wakes the current
+ * one. */
+static int pin(struct cuda_dev *dev, struct cfs_error *err)
+{
+	cudaError_t e;
+
+	if (dev->pinned)
+		return 0;
+	e = cudaHostRegister(dev->ring, dev->ring_len,
+			     cudaHostRegisterPortable);
+	if (e != cudaSuccess)
+		return fail(err, e, "pinning the ring");
+	dev->pinned = true;
 	return 0;
 }
 
@@ -77,49 +154,51 @@ static int cuda_open(void *ring, size_t len, struct cfs_dev **dev_out,
 		return fail(err, e, "looking for devices");
 	if (!count)
 		return fail(err, cudaErrorNoDevice, "looking for devices");
-	e = cudaHostRegister(ring, len, cudaHostRegisterPortable);
-	if (e != cudaSuccess)
-		return fail(err, e, "pinning the ring");
 	dev = calloc(1, sizeof(*dev));
-	if (!dev) {
-		(void)cudaHostUnregister(ring);
+	if (!dev)
 		return -ENOMEM;
-	}
 	dev->base.ops = &cfs_dev_cuda;
 	dev->ring = ring;
+	dev->ring_len = len;
 	pthread_mutex_init(&dev->lock, NULL);
 	*dev_out = &dev->base;
 	return 0;
 }
 
-static int copy(void *to, const void *from, size_t len, const void *data,
-		void *stream, struct cfs_error *err)
+static int copy(struct cfs_dev *base, void *to, const void *from, size_t len,
+		const void *data, void *stream, struct cfs_error *err)
 {
-	cudaError_t e;
-	int device, old, r;
+	struct cuda_dev *dev = container_of(base, struct cuda_dev, base);
+	struct before before;
+	cudaError_t e = cudaSuccess;
+	int device = 0, r;
 
-	r = device_of(data, &device, err);
+	r = device_of(data, stream, &device, err);
 	if (r < 0)
 		return r;
-	old = enter(device); /* which one's the default stream is */
-	e = cudaMemcpyAsync(to, from, len, cudaMemcpyDefault,
-			    (cudaStream_t)stream);
-	leave(device, old);
-	return e == cudaSuccess ? 0 : fail(err, e, "copying");
+	before = enter(device); /* which one's the default stream is */
+	r = check_stream(stream, err);
+	if (!r)
+		r = pin(dev, err);
+	if (!r)
+		e = cudaMemcpyAsync(to, from, len, cudaMemcpyDefault,
+				    (cudaStream_t)stream);
+	if (e != cudaSuccess) /* of work before it, perhaps */
+		r = fail(err, e, "copying");
+	leave(&before);
+	return r;
 }
 
 static int cuda_to_ring(struct cfs_dev *dev, void *ring, const void *data,
 			size_t len, void *stream, struct cfs_error *err)
 {
-	(void)dev;
-	return copy(ring, data, len, data, stream, err);
+	return copy(dev, ring, data, len, data, stream, err);
 }
 
 static int cuda_from_ring(struct cfs_dev *dev, void *data, const void *ring,
 			  size_t len, void *stream, struct cfs_error *err)
 {
-	(void)dev;
-	return copy(data, ring, len, data, stream, err);
+	return copy(dev, data, ring, len, data, stream, err);
 }
 
 static struct cuda_event *take_spare(struct cuda_dev *dev, int device)
@@ -174,14 +253,15 @@ static int cuda_mark(struct cfs_dev *base, const void *data, void *stream,
 {
 	struct cuda_dev *dev = container_of(base, struct cuda_dev, base);
 	struct cuda_event *ev = NULL;
-	int device, old, r;
+	struct before before;
+	int device = 0, r;
 
-	r = device_of(data, &device, err);
+	r = device_of(data, stream, &device, err);
 	if (r < 0)
 		return r;
-	old = enter(device);
+	before = enter(device);
 	r = record(dev, device, stream, &ev, err);
-	leave(device, old);
+	leave(&before);
 	if (!r)
 		*event_out = &ev->base;
 	return r;
@@ -193,17 +273,20 @@ static int cuda_done(struct cfs_dev_event *base, int wait,
 		     struct cfs_error *err)
 {
 	struct cuda_event *ev = container_of(base, struct cuda_event, base);
+	enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+	struct before before;
 	cudaError_t e;
-	int old;
 
 	if (wait) {
-		old = enter(ev->device);
+		before = enter(ev->device);
 		e = cudaEventSynchronize(ev->event);
-		leave(ev->device, old);
+		leave(&before);
 	} else {
+		(void)cudaThreadExchangeStreamCaptureMode(&mode);
 		e = cudaSetDevice(ev->device);
 		if (e == cudaSuccess)
 			e = cudaEventQuery(ev->event);
+		(void)cudaThreadExchangeStreamCaptureMode(&mode);
 	}
 	if (e == cudaErrorNotReady) {
 		(void)cudaGetLastError();
@@ -234,7 +317,8 @@ static void cuda_close(struct cfs_dev *base)
 		(void)cudaEventDestroy(ev->event);
 		free(ev);
 	}
-	(void)cudaHostUnregister(dev->ring);
+	if (dev->pinned)
+		(void)cudaHostUnregister(dev->ring);
 	(void)cudaGetLastError();
 	pthread_mutex_destroy(&dev->lock);
 	free(dev);

@@ -73,6 +73,17 @@ void cfs_frame_put_fail(struct cfs_buf *out, int r, const char *reason)
 	cfs_frame_put(out, json);
 }
 
+void cfs_frame_put_refusal(struct cfs_buf *out, uint64_t save, int r,
+			   const char *reason)
+{
+	cJSON *json = cfs_frame_op("begin");
+
+	cJSON_AddNumberToObject(json, "save", (double)save);
+	cJSON_AddNumberToObject(json, "r", r);
+	add_reason(json, reason);
+	cfs_frame_put(out, json);
+}
+
 void cfs_frame_put_abort(struct cfs_buf *out, const char *reason)
 {
 	cJSON *json = cfs_frame_op("abort");

@@ -18,6 +18,9 @@ void cfs_frame_put_fail(struct cfs_buf *out, int r, const char *reason);
 void cfs_frame_put_abort(struct cfs_buf *out, const char *reason);
 
 /* {"op": @op} */
+/* A begin that is none, for @reason. */
+void cfs_frame_put_refusal(struct cfs_buf *out, uint64_t save, int r,
+			   const char *reason);
 cJSON *cfs_frame_op(const char *op);
 /* @name: [@n numbers] */
 void cfs_frame_add_u64s(cJSON *json, const char *name, const uint64_t *v,

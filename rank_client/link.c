@@ -356,6 +356,17 @@ int cfs_link_copied(struct cfs_link *link, unsigned ms, struct cfs_error *err)
 	return r;
 }
 
+int cfs_link_failed(struct cfs_link *link, uint64_t save, struct cfs_error *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&link->lock);
+	if (link->failed < 0 && link->failed_save == save)
+		r = cfs_fail(err, link->failed, "%s", link->failed_why.text);
+	pthread_mutex_unlock(&link->lock);
+	return r;
+}
+
 uint64_t cfs_link_taken(struct cfs_link *link)
 {
 	uint64_t n;

@@ -69,6 +69,9 @@ void cfs_link_give(struct cfs_link *link, const uint32_t *slots, unsigned n,
  * or why a copy failed. */
 CFS_MUST_CHECK int cfs_link_copied(struct cfs_link *link, unsigned ms,
 				   struct cfs_error *err);
+/* Has the daemon said that save number @save failed?  0, or why. */
+CFS_MUST_CHECK int cfs_link_failed(struct cfs_link *link, uint64_t save,
+				   struct cfs_error *err);
 /* Bytes that the daemon has taken from slots so far. */
 uint64_t cfs_link_taken(struct cfs_link *link);
 

@@ -37,6 +37,9 @@ struct cfs_link {
 	struct cfs_link_call *calls, **calls_end;
 	unsigned n_events; /* of out: not known to be done */
 	uint64_t taken_bytes;
+	uint64_t failed_save; /* the last that did, and why */
+	int failed;
+	struct cfs_error failed_why;
 	bool sleeping; /* the thread has to be woken */
 	bool unsent;   /* the thread has frames that are not written yet */
 	bool stop;

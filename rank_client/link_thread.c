@@ -17,6 +17,7 @@
 
 /* ---- with the lock ---- */
 
+/* @what: the words for it; NULL: the connection broke. */
 static void die(struct cfs_link *link, int r, const char *what)
 {
 	struct cfs_link_call *call, *next;
@@ -24,14 +25,16 @@ static void die(struct cfs_link *link, int r, const char *what)
 	if (link->dead || link->stop)
 		return;
 	link->dead = r;
-	if (r == -EPIPE)
+	if (what && r == -EPIPE)
+		cfs_fail(&link->why, r, "%s: %s", link->store, what);
+	else if (r == -EPIPE)
 		cfs_fail(&link->why, r,
 			 "%s: the daemon that had it mounted has ended; mount "
 			 "it again, open it again and save again",
 			 link->store);
 	else
-		cfs_fail(&link->why, r, "%s: %s: %s", link->store, what,
-			 strerror(-r));
+		cfs_fail(&link->why, r, "%s: %s: %s", link->store,
+			 what ? what : "its connection", strerror(-r));
 	for (call = link->calls; call; call = next) {
 		next = call->next;
 		call->done = true;
@@ -83,13 +86,38 @@ static int take_answer(struct cfs_link *link, cJSON *json)
 	return 0;
 }
 
+/* Of a save, so that what is put for it can stop; or of all, as the last word.
+ */
+static int take_failed(struct cfs_link *link, const cJSON *failed)
+{
+	const cJSON *r = cJSON_GetObjectItemCaseSensitive(failed, "r");
+	const char *text = cfs_frame_get_str(failed, "error");
+	uint64_t save;
+
+	if (!cJSON_IsNumber(r) || r->valueint >= 0 || !text)
+		return -EBADMSG;
+	if (!cJSON_HasObjectItem(failed, "save")) {
+		die(link, -EPIPE, text);
+		return 0;
+	}
+	if (cfs_frame_get_u64(failed, "save", &save) < 0)
+		return -EBADMSG;
+	link->failed_save = save;
+	link->failed = cfs_fail(&link->failed_why, r->valueint, "%s", text);
+	return 0;
+}
+
 static void take_frame(struct cfs_link *link, cJSON *json)
 {
 	const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "free");
+	const cJSON *failed = cJSON_GetObjectItemCaseSensitive(json, "failed");
 	int r;
 
 	if (cJSON_IsArray(list)) {
 		r = take_free(link, list);
+		cJSON_Delete(json);
+	} else if (cJSON_IsObject(failed)) {
+		r = take_failed(link, failed);
 		cJSON_Delete(json);
 	} else {
 		r = take_answer(link, json);
@@ -232,6 +260,17 @@ static int receive(struct cfs_link *link)
 	return 0;
 }
 
+/* The daemon takes nothing any more, but may have said why before. */
+static int hear_out(struct cfs_link *link)
+{
+	int r;
+
+	do
+		r = receive(link);
+	while (!r);
+	return r;
+}
+
 /* One turn without the lock. */
 static int talk(struct cfs_link *link, bool alive, struct cfs_buf *sending,
 		size_t *sent, enum patience patience)
@@ -240,7 +279,7 @@ static int talk(struct cfs_link *link, bool alive, struct cfs_buf *sending,
 	int r = alive ? send_some(link->fd, sending, sent) : 0;
 
 	if (r < 0)
-		return r;
+		return hear_out(link);
 	if (had && !sending->len)
 		patience = NOW; /* there may be more */
 	if (!wait_for(alive ? link->fd : -1, link->wake, sending->len > 0,
@@ -273,7 +312,7 @@ void *cfs_link_thread(void *arg)
 		pthread_mutex_lock(&link->lock);
 		link->sleeping = false;
 		if (r < 0)
-			die(link, r, "its connection");
+			die(link, r, NULL);
 	}
 	pthread_mutex_unlock(&link->lock);
 	cfs_buf_free(&sending);

@@ -237,14 +237,13 @@ static int take_options(const struct cfs_rank_options *options,
 {
 	int r = 0;
 
+	o->comm.n_ranks = 1;
 	if (options)
 		r = cfs_rank_take(&o->options, sizeof(o->options), options,
 				  err);
 	if (!r && o->options.comm)
 		r = cfs_rank_take(&o->comm, sizeof(o->comm), o->options.comm,
 				  err);
-	else
-		o->comm.n_ranks = 1;
 	if (!r && (o->comm.rank >= o->comm.n_ranks ||
 		   (o->comm.n_ranks > 1 && !o->comm.broadcast)))
 		r = cfs_fail(err, -EINVAL,

@@ -26,6 +26,7 @@ struct cfs_rank {
 	struct cfs_link *link;
 	struct cfs_dev *dev[2]; /* by enum cfs_rank_memory; NULL: not yet */
 	struct cfs_rank_save *save;
+	uint64_t n_saves; /* begun; counts them for the daemon */
 	struct cfs_rank_load *loads;
 	void (*progress)(void *arg, const struct cfs_rank_progress *progress);
 	void *progress_arg;

@@ -6,6 +6,8 @@
 #include "rank_client/save_internal.h"
 #include "rank_client/tensor.h"
 
+#define BUSY "a save of this handle is open; wait for it or abort it first"
+
 /* ---- its state ---- */
 
 static void tell_abort(struct cfs_rank_save *save, const char *reason)
@@ -46,6 +48,8 @@ int cfs_save_check(struct cfs_rank_save *save, struct cfs_error *err)
 	if (save->failed)
 		return cfs_fail(err, save->failed, "%s", save->why.text);
 	r = cfs_rank_check(save->rank, err);
+	if (!r)
+		r = cfs_link_failed(save->rank->link, save->number, err);
 	if (!r && save->commit_asked)
 		r = cfs_fail(err, -EINVAL,
 			     "nothing can be put after the commit");
@@ -91,13 +95,14 @@ void cfs_rank_save_end(struct cfs_rank_save *save)
 
 /* ---- begin ---- */
 
-static cJSON *begin_frame(const char *step,
+static cJSON *begin_frame(uint64_t number, const char *step,
 			  const struct cfs_rank_save_options *o)
 {
 	cJSON *json = cfs_frame_op("begin");
 
 	if (!json)
 		return NULL;
+	cJSON_AddNumberToObject(json, "save", (double)number);
 	cJSON_AddStringToObject(json, "step", step);
 	cJSON_AddStringToObject(json, "format", o->format);
 	cJSON_AddNumberToObject(json, "dp", o->dp ? o->dp : 1);
@@ -110,33 +115,62 @@ static cJSON *begin_frame(const char *step,
 	return json;
 }
 
+/* What is known to be wrong without asking. */
+static int prepare(struct cfs_rank *rank,
+		   const struct cfs_rank_save_options *options,
+		   struct cfs_rank_save_options *o, struct cfs_rank_save **out,
+		   struct cfs_error *err)
+{
+	int r;
+
+	if (rank->save)
+		return cfs_fail(err, -EBUSY, BUSY);
+	if (!options)
+		return cfs_fail(err, -EINVAL, "a save needs options");
+	r = cfs_rank_take(o, sizeof(*o), options, err);
+	if (r < 0)
+		return r;
+	*out = calloc(1, sizeof(**out));
+	return *out ? 0 : cfs_fail(err, -ENOMEM, "no memory for a save");
+}
+
+/* The others wait for this rank: it comes, and all of them hear why not. */
+static int refuse(struct cfs_rank *rank, int local, struct cfs_error *err)
+{
+	_cleanup_(cfs_buf_free) struct cfs_buf frames = CFS_BUF_INIT;
+	struct cfs_link_call *call;
+	int r;
+
+	cfs_frame_put_refusal(&frames, ++rank->n_saves, local, err->text);
+	r = cfs_link_send(rank->link, &frames, NULL, NULL, 0, NULL, &call, err);
+	if (!r)
+		r = cfs_link_end(rank->link, call, NULL, err);
+	return r < 0 ? r : local;
+}
+
 int cfs_rank_save_begin(struct cfs_rank *rank, const char *step,
 			const struct cfs_rank_save_options *options,
 			struct cfs_rank_save **save_out)
 {
 	struct cfs_error *err = cfs_rank_err();
 	struct cfs_rank_save_options o;
-	struct cfs_rank_save *save;
+	struct cfs_rank_save *save = NULL;
 	int r = cfs_rank_check(rank, err);
 
 	if (r < 0)
 		return r;
-	if (rank->save)
-		return cfs_fail(err, -EBUSY,
-				"a save of this handle is open; wait for it "
-				"or abort it first");
-	if (!options)
-		return cfs_fail(err, -EINVAL, "a save needs options");
-	r = cfs_rank_take(&o, sizeof(o), options, err);
+	/* then the others cannot be in a begin */
+	if (rank->save && !rank->save->commit_asked)
+		return cfs_fail(err, -EBUSY, BUSY);
+	r = prepare(rank, options, &o, &save, err);
 	if (r < 0)
-		return r;
-	save = calloc(1, sizeof(*save));
-	if (!save)
-		return cfs_fail(err, -ENOMEM, "no memory for a save");
+		return refuse(rank, r, err);
 	/* the daemon looks at the rest, so that all ranks hear the same */
 	if (!o.format)
 		o.format = "";
-	r = cfs_rank_ask(rank, begin_frame(step ? step : "", &o), NULL, err);
+	save->number = ++rank->n_saves;
+	r = cfs_rank_ask(rank, begin_frame(save->number, step ? step : "", &o),
+			 NULL, err);
 	if (r < 0) {
 		free(save);
 		return r;

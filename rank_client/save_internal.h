@@ -15,6 +15,7 @@ struct cfs_rank_file {
 
 struct cfs_rank_save {
 	struct cfs_rank *rank;
+	uint64_t number;	     /* of the handle's saves */
 	struct cfs_rank_file *files; /* open */
 	uint64_t next_id;
 	uint64_t put_bytes, taken_before; /* for progress */

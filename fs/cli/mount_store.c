@@ -119,12 +119,11 @@ static int open_rest(struct service *s, const struct cfs_mount_options *o,
 static int recover(struct service *s)
 {
 #ifdef CFS_HAVE_DAEMON
-	if (cfs_store_was_unclean(s->store))
-		return cfs_daemon_recover_pointers(&s->context);
+	return cfs_daemon_recover(&s->context);
 #else
 	(void)s;
-#endif
 	return 0;
+#endif
 }
 
 /* Commits; the first error. */
@@ -175,6 +174,7 @@ static void on_stop(void *arg)
 
 #ifdef CFS_HAVE_DAEMON
 	cfs_derive_job_stop(s->derive);
+	cfs_rank_server_stop(s->ranks);
 	cfs_control_stop(s->control);
 	cfs_rank_server_free(s->ranks);
 #endif
@@ -201,6 +201,7 @@ int cfs_mount_store(const char *path, const struct cfs_mount_options *options,
 			.ns = s.ns,
 			.views = s.views,
 			.mount = fuse->dir,
+			.private = !fuse->allow_other,
 		};
 		r = recover(&s);
 	}

@@ -105,14 +105,9 @@ static void answer(struct caller *c, int r, const struct cfs_error *err,
 }
 
 /* Root and the owner of the store's directory; nobody else. */
-static bool is_privileged(const struct caller *c)
-{
-	return c->peer.uid == 0 || c->peer.uid == c->control->owner;
-}
-
 static int authorise(const struct caller *c, struct cfs_error *err)
 {
-	if (is_privileged(c))
+	if (c->peer.uid == 0 || c->peer.uid == c->control->owner)
 		return 0;
 	return cfs_fail(err, -EPERM,
 			"%s: only root and the owner of the store (uid %u) "
@@ -139,12 +134,16 @@ static int run_session(struct caller *c, const cJSON *arguments,
 		return cfs_fail(err, -EOPNOTSUPP,
 				"%s: this daemon takes no steps of ranks",
 				c->control->store_path);
+	/* The kernel lets nobody else into such a mount, root neither; but he
+	 * may do all with the store's own files. */
+	if (context.private && c->peer.uid != 0 && c->peer.uid != geteuid())
+		return cfs_fail(err, -EACCES,
+				"%s is mounted for uid %u alone: mount it with "
+				"-o allow_other",
+				c->control->store_path, (unsigned)geteuid());
 	r = cfs_peer_read_groups(c->entry.fd, &c->peer);
 	if (r < 0)
 		return r;
-	if (!cfs_callers_stay(&c->control->callers, &c->entry))
-		return cfs_fail(err, -EAGAIN,
-				"too many ranks are connected; try again");
 	set_limits(c->entry.fd, 0, SESSION_SECONDS);
 	c->answered = true;
 	context.session(context.session_arg, &context,
@@ -197,6 +196,9 @@ static int perform(struct caller *c, cJSON **result_out, struct cfs_error *err)
 	r = authorise(c, err);
 	if (r < 0)
 		return r;
+	if (!cfs_callers_ask(&c->control->callers, &c->entry))
+		return cfs_fail(err, -EAGAIN,
+				"too many callers at once; try again");
 	if (!verb)
 		return cfs_fail(err, -EINVAL, "the request names no verb");
 	r = run_verb(c, verb, arguments, result, err);
@@ -258,15 +260,14 @@ static void take_caller(struct cfs_control *control, int fd)
 	c->control = control;
 	c->entry.fd = fd;
 	c->fds[0] = c->fds[1] = -1;
+	c->peer.pidfd = -1;
 	/* who neither asks nor listens does not hold a thread for ever */
 	set_limits(fd, VERB_SECONDS, VERB_SECONDS);
 	r = cfs_peer_read(fd, &c->peer);
-	if (!r) {
-		/* no other can ask for a verb, and shall not keep them out */
-		c->entry.session = !is_privileged(c);
-		r = cfs_callers_enter(&control->callers, &c->entry) ? 0
-								    : -EAGAIN;
-	}
+	c->entry.pidfd = c->peer.pidfd;
+	c->entry.uid = c->peer.uid;
+	if (!r && !cfs_callers_enter(&control->callers, &c->entry))
+		r = -EAGAIN;
 	if (!r) {
 		r = start(c);
 		if (!r)
@@ -280,16 +281,22 @@ static void take_caller(struct cfs_control *control, int fd)
 static void *listen_loop(void *arg)
 {
 	struct cfs_control *control = arg;
-	struct pollfd p[2] = {{.fd = control->listen_fd, .events = POLLIN},
-			      {.fd = control->stop_fd, .events = POLLIN}};
+	struct pollfd p[3] = {
+		{.fd = control->listen_fd, .events = POLLIN},
+		{.fd = control->stop_fd, .events = POLLIN},
+		{.fd = control->callers.watch_fd, .events = POLLIN}};
 
 	for (;;) {
 		int fd;
 
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 3, -1) < 0)
 			continue;
 		if (p[1].revents)
 			return NULL;
+		if (p[2].revents)
+			cfs_callers_bury(&control->callers);
+		if (!p[0].revents)
+			continue;
 		fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
 			take_caller(control, fd);
@@ -335,9 +342,12 @@ int cfs_control_start(const char *store_path, struct cfs_verb_context *context,
 
 	if (!c)
 		return -ENOMEM;
+	c->callers.watch_fd = -1;
 	c->listen_fd = c->stop_fd = -1;
-	cfs_callers_init(&c->callers);
 	c->context = *context;
+	r = cfs_callers_init(&c->callers);
+	if (r < 0)
+		return r;
 	c->store_path = realpath(store_path, NULL);
 	if (!c->store_path || stat(c->store_path, &st) < 0)
 		return cfs_fail_prefix(err, -errno, "%s", store_path);

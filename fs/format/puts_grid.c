@@ -45,16 +45,20 @@ static bool is_grid(struct grid *g)
 }
 
 /* No two pieces are the same, so that each has a cell of its own. */
-static void fill_cells(struct grid *g)
+static bool fill_cells(struct grid *g)
 {
+	uint64_t filled = 0;
+
 	for (size_t i = 0; i < g->pieces->n; i++) {
 		const struct cfs_put *p = cfs_put_piece(g->pieces, i);
 		uint64_t cell = 0;
 
 		for (uint32_t k = 0; k < p->ndim; k++)
 			cell = cell * g->cells[k] + p->offset[k] / p->extent[k];
+		filled += !g->at[cell];
 		g->at[cell] = p;
 	}
+	return filled == g->n_cells;
 }
 
 /* Row-major: in each dimension the cell, then the place in it. */
@@ -124,8 +128,7 @@ int cfs_put_grid(const struct cfs_put_pieces *pieces, struct cfs_map *map)
 	g.at = calloc(g.n_cells, sizeof(*g.at));
 	if (!g.at)
 		return -ENOMEM;
-	fill_cells(&g);
-	r = gather(&g, map);
+	r = fill_cells(&g) ? gather(&g, map) : 0;
 	free(g.at);
 	return r;
 }

@@ -40,6 +40,8 @@ struct cfs_conn {
 	struct cfs_conn_stream streams[CFS_CONN_STREAMS];
 	uint64_t last_id;
 	uint64_t noted_bytes; /* that the save remembers of its puts */
+	uint64_t save;	      /* the rank's number of it */
+	bool told_failed;     /* that it has */
 	struct cfs_rank_loads *loads;
 	struct cfs_workers *workers; /* borrowed: they decode */
 };

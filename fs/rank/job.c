@@ -12,10 +12,13 @@
 
 #define LOOK_NS	  INT64_C(200000000)
 #define NAMED_MAX 8u /* ranks that a message names */
+/* Ranks have met before they open: who is late then has failed. */
+#define OPEN_S 60u
 
 struct cfs_rank_jobs {
 	pthread_mutex_t lock;
 	struct cfs_rank_job *list; /* guarded by lock */
+	bool stopping;		   /* guarded by lock */
 };
 
 struct cfs_rank_jobs *cfs_rank_jobs_new(void)
@@ -71,6 +74,52 @@ void cfs_rank_job_release(struct cfs_rank_job *job)
 	pthread_mutex_unlock(&jobs->lock);
 	if (last)
 		job_free(job);
+}
+
+static const struct cfs_error unmounted = {
+	"the store is being unmounted; mount it again, open it again and save "
+	"again"};
+
+/* A reference to one that was not told yet, or NULL. */
+static struct cfs_rank_job *next_to_stop(struct cfs_rank_jobs *jobs)
+{
+	struct cfs_rank_job *job;
+
+	pthread_mutex_lock(&jobs->lock);
+	jobs->stopping = true;
+	for (job = jobs->list; job && job->told_to_stop; job = job->next)
+		;
+	if (job) {
+		job->told_to_stop = true;
+		job->refs++;
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	return job;
+}
+
+void cfs_rank_jobs_stop(struct cfs_rank_jobs *jobs)
+{
+	struct cfs_rank_job *job;
+
+	while ((job = next_to_stop(jobs))) {
+		pthread_mutex_lock(&job->lock);
+		cfs_rank_job_fail(job, -EPIPE, &unmounted);
+		pthread_mutex_unlock(&job->lock);
+		cfs_rank_job_release(job);
+	}
+}
+
+bool cfs_rank_job_stopping(const struct cfs_rank_job *job,
+			   struct cfs_error *err)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&job->jobs->lock);
+	stopping = job->jobs->stopping;
+	pthread_mutex_unlock(&job->jobs->lock);
+	if (stopping)
+		*err = unmounted;
+	return stopping;
 }
 
 static void init_locks(struct cfs_rank_job *job)
@@ -130,6 +179,10 @@ static int job_new(struct cfs_rank_jobs *jobs,
 	pthread_mutex_lock(&jobs->lock);
 	job->next = jobs->list;
 	jobs->list = job;
+	if (jobs->stopping) {
+		job->r = -EPIPE;
+		job->err = unmounted;
+	}
 	pthread_mutex_unlock(&jobs->lock);
 	*out = job;
 	return 0;
@@ -179,9 +232,9 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-int64_t cfs_rank_job_deadline(const struct cfs_rank_job *job)
+int64_t cfs_rank_job_deadline(uint32_t seconds)
 {
-	return now_ns() + (int64_t)job->timeout_s * 1000000000;
+	return now_ns() + (int64_t)seconds * 1000000000;
 }
 
 int cfs_rank_job_wait(struct cfs_rank_member *member, int64_t deadline)
@@ -192,6 +245,8 @@ int cfs_rank_job_wait(struct cfs_rank_member *member, int64_t deadline)
 
 	if (pthread_cond_timedwait(&job->changed, &job->lock, &t) != ETIMEDOUT)
 		return 0;
+	if (job->r) /* why it failed says more than that a socket was shut */
+		return 0;
 	if (cfs_wire_gone(member->fd))
 		return -EPIPE;
 	return now_ns() >= deadline ? -ETIMEDOUT : 0;
@@ -199,7 +254,7 @@ int cfs_rank_job_wait(struct cfs_rank_member *member, int64_t deadline)
 
 void cfs_rank_job_late(struct cfs_rank_job *job,
 		       bool (*came)(const void *arg, uint32_t rank),
-		       const void *arg, const char *what)
+		       const void *arg, const char *what, uint32_t seconds)
 {
 	_cleanup_(cfs_buf_free) struct cfs_buf names = CFS_BUF_INIT;
 	struct cfs_error err;
@@ -212,7 +267,7 @@ void cfs_rank_job_late(struct cfs_rank_job *job,
 		cfs_buf_printf(&names, " and %u more", n - NAMED_MAX);
 	snprintf(err.text, sizeof(err.text),
 		 "rank%s %s did not come to %s within %u s", n > 1 ? "s" : "",
-		 cfs_buf_str(&names), what, job->timeout_s);
+		 cfs_buf_str(&names), what, seconds);
 	cfs_rank_job_fail(job, -ETIMEDOUT, &err);
 }
 
@@ -298,7 +353,8 @@ static bool is_here(const void *arg, uint32_t rank)
 int cfs_rank_job_gather(struct cfs_rank_member *member, struct cfs_error *err)
 {
 	struct cfs_rank_job *job = member->job;
-	int64_t deadline = cfs_rank_job_deadline(job);
+	uint32_t seconds = CFS_MIN(job->timeout_s, OPEN_S);
+	int64_t deadline = cfs_rank_job_deadline(seconds);
 	int r = 0;
 
 	pthread_mutex_lock(&job->lock);
@@ -307,7 +363,7 @@ int cfs_rank_job_gather(struct cfs_rank_member *member, struct cfs_error *err)
 		if (!r)
 			r = cfs_rank_job_wait(member, deadline);
 		if (r == -ETIMEDOUT && !job->r)
-			cfs_rank_job_late(job, is_here, job, "open");
+			cfs_rank_job_late(job, is_here, job, "open", seconds);
 	}
 	if (r && job->r) {
 		r = job->r;

@@ -36,6 +36,8 @@ struct cfs_rank_member {
 };
 
 CFS_MUST_CHECK struct cfs_rank_jobs *cfs_rank_jobs_new(void);
+/* The daemon ends: everything collective fails from now on, and says so. */
+void cfs_rank_jobs_stop(struct cfs_rank_jobs *jobs);
 void cfs_rank_jobs_free(struct cfs_rank_jobs *jobs); /* no member is left */
 
 /* Makes the job (rank 0) or finds it: -EPERM, -EREMOTE; -EINVAL where it says
@@ -50,6 +52,9 @@ CFS_MUST_CHECK int cfs_rank_job_join(struct cfs_rank_jobs *jobs,
 void cfs_rank_job_leave(struct cfs_rank_member *member); /* _cleanup_ */
 const char *cfs_rank_job_token(const struct cfs_rank_job *job);
 const char *cfs_rank_job_run(const struct cfs_rank_job *job);
+/* Does the daemon end?  Then why, in words. */
+bool cfs_rank_job_stopping(const struct cfs_rank_job *job,
+			   struct cfs_error *err);
 /* Until all ranks are there. */
 CFS_MUST_CHECK int cfs_rank_job_gather(struct cfs_rank_member *member,
 				       struct cfs_error *err);
@@ -66,7 +71,9 @@ CFS_MUST_CHECK int cfs_job_save_commit(struct cfs_rank_member *member,
 /* The save has failed, for all ranks: "rank 3: @text", or "rank 3 @text". */
 void cfs_job_save_fail(struct cfs_rank_member *member, int r, const char *text);
 void cfs_job_save_abort(struct cfs_rank_member *member, const char *reason);
-bool cfs_job_save_failed(const struct cfs_rank_member *member);
+/* 0, or what all ranks are told. */
+CFS_MUST_CHECK int cfs_job_save_check(const struct cfs_rank_member *member,
+				      struct cfs_error *err);
 /* The member has ended all its streams of it. */
 void cfs_job_save_drop(struct cfs_rank_member *member);
 struct cfs_stage *cfs_job_save_stage(const struct cfs_rank_member *member);

@@ -10,6 +10,7 @@ struct cfs_rank_job {
 	struct cfs_rank_jobs *jobs; /* borrowed */
 	struct cfs_rank_job *next;  /* guarded by jobs' lock */
 	unsigned refs;		    /* guarded by jobs' lock */
+	bool told_to_stop;	    /* guarded by jobs' lock */
 	/* fixed */
 	struct cfs_verb_context context; /* outlives every save */
 	char token[33];
@@ -36,15 +37,15 @@ struct cfs_rank_job {
 /* Unless it has failed before.  Locked. */
 void cfs_rank_job_fail(struct cfs_rank_job *job, int r,
 		       const struct cfs_error *why);
-int64_t cfs_rank_job_deadline(const struct cfs_rank_job *job);
+int64_t cfs_rank_job_deadline(uint32_t seconds);
 /* Locked.  0: look again; -EPIPE: @member's rank is gone; -ETIMEDOUT. */
 CFS_MUST_CHECK int cfs_rank_job_wait(struct cfs_rank_member *member,
 				     int64_t deadline);
-/* Locked; "ranks 1, 2 and 5 more did not come to WHAT within 1800 s" fails the
- * job. */
+/* Locked; "ranks 1, 2 and 5 more did not come to WHAT within SECONDS s" fails
+ * the job. */
 void cfs_rank_job_late(struct cfs_rank_job *job,
 		       bool (*came)(const void *arg, uint32_t rank),
-		       const void *arg, const char *what);
+		       const void *arg, const char *what, uint32_t seconds);
 void cfs_rank_job_hold(struct cfs_rank_job *job);
 void cfs_rank_job_release(struct cfs_rank_job *job);
 

@@ -167,8 +167,29 @@ static uint32_t numbers(struct reading *in, const char *name, uint64_t *out,
 
 /* ---- operations ---- */
 
+static int refusal(struct reading *in)
+{
+	const cJSON *r = cJSON_GetObjectItemCaseSensitive(in->frame, "r");
+
+	if (cJSON_IsNumber(r) && r->valueint < 0 && r->valueint >= -4095)
+		return r->valueint;
+	refuse(in, "r", "is no error that can be");
+	return -EIO;
+}
+
+/* With "r": the rank cannot, and comes to say so. */
 static void begin(struct reading *in, struct cfs_op *op)
 {
+	op->save = number_or_0(in, "save", UINT64_MAX);
+	if (cJSON_GetObjectItemCaseSensitive(in->frame, "r")) {
+		const char *reason = string_or_null(in, "reason", 400);
+		int r = refusal(in);
+
+		if (!in->r)
+			in->r = cfs_fail(in->err, r, "%s",
+					 reason ? reason : strerror(-r));
+		return;
+	}
 	op->step = component(in, "step", false);
 	op->format = string(in, "format", NAME_MAX_);
 	op->pointer = cJSON_GetObjectItemCaseSensitive(in->frame, "pointer")
@@ -255,12 +276,8 @@ static void abort_(struct reading *in, struct cfs_op *op)
 
 static void fail(struct reading *in, struct cfs_op *op)
 {
-	const cJSON *r = cJSON_GetObjectItemCaseSensitive(in->frame, "r");
-
 	op->reason = string_or_null(in, "reason", 400);
-	op->r = cJSON_IsNumber(r) ? r->valueint : -EIO;
-	if (op->r >= 0 || op->r < -4095)
-		refuse(in, "r", "is no error that can be");
+	op->r = refusal(in);
 }
 
 static void load(struct reading *in, struct cfs_op *op)

@@ -60,6 +60,7 @@ struct cfs_op {
 	uint32_t dp, tp, pp;
 	int zero_stage;
 	bool replace;
+	uint64_t save; /* the rank's count of its saves */
 	/* put (without rank, file); slice: without shape */
 	struct cfs_put put;
 	bool has_flat;

@@ -151,16 +151,6 @@ void cfs_job_save_abort(struct cfs_rank_member *member, const char *reason)
 	fail_open(member, -ECANCELED, &err);
 }
 
-bool cfs_job_save_failed(const struct cfs_rank_member *member)
-{
-	bool failed;
-
-	pthread_mutex_lock(&member->job->lock);
-	failed = member->save->state == FAILED || member->job->r;
-	pthread_mutex_unlock(&member->job->lock);
-	return failed;
-}
-
 struct cfs_stage *cfs_job_save_stage(const struct cfs_rank_member *member)
 {
 	return member->save->stage;
@@ -191,7 +181,7 @@ static int await(struct cfs_rank_member *member, enum state state,
 {
 	struct cfs_job_save *save = member->save;
 	struct cfs_rank_job *job = member->job;
-	int64_t deadline = cfs_rank_job_deadline(job);
+	int64_t deadline = cfs_rank_job_deadline(job->timeout_s);
 	int r = 0;
 
 	while (!r && (save->state == state || save->state == WORKING)) {
@@ -203,9 +193,10 @@ static int await(struct cfs_rank_member *member, enum state state,
 			continue;
 		r = 0; /* as long as it takes, once all have come */
 		if (save->state == state && !job->r)
-			cfs_rank_job_late(job, has_come, save->came, what);
+			cfs_rank_job_late(job, has_come, save->came, what,
+					  job->timeout_s);
 		else
-			deadline = cfs_rank_job_deadline(job);
+			deadline = cfs_rank_job_deadline(job->timeout_s);
 	}
 	return r;
 }
@@ -217,6 +208,21 @@ static int result(const struct cfs_job_save *save, struct cfs_error *err)
 		return 0;
 	*err = save->err;
 	return save->r;
+}
+
+int cfs_job_save_check(const struct cfs_rank_member *member,
+		       struct cfs_error *err)
+{
+	struct cfs_job_save *save = member->save;
+	struct cfs_rank_job *job = member->job;
+	int r;
+
+	pthread_mutex_lock(&job->lock);
+	if (save->state == OPEN && job->r)
+		fail(save, job->r, &job->err);
+	r = result(save, err);
+	pthread_mutex_unlock(&job->lock);
+	return r;
 }
 
 /* ---- begin ---- */

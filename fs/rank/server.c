@@ -30,6 +30,12 @@ struct cfs_rank_server *cfs_rank_server_new(void)
 	return server;
 }
 
+void cfs_rank_server_stop(struct cfs_rank_server *server)
+{
+	if (server)
+		cfs_rank_jobs_stop(server->jobs);
+}
+
 void cfs_rank_server_free(struct cfs_rank_server *server)
 {
 	if (!server)
@@ -116,6 +122,21 @@ static int serve_frame(struct cfs_conn *conn, struct cfs_op *op,
 	return serve_load(conn, op, r, err);
 }
 
+/* Where it is the daemon that ends, and the rank listens. */
+static void say_goodbye(struct cfs_conn *conn)
+{
+	struct cfs_error why;
+	cJSON *frame, *failed;
+
+	if (!cfs_rank_job_stopping(conn->member.job, &why))
+		return;
+	frame = cJSON_CreateObject();
+	failed = cJSON_AddObjectToObject(frame, "failed");
+	(void)cJSON_AddNumberToObject(failed, "r", -EPIPE);
+	(void)cJSON_AddStringToObject(failed, "error", why.text);
+	(void)!cfs_conn_say(conn, frame);
+}
+
 static void serve_frames(struct cfs_conn *conn)
 {
 	struct cfs_op *op = calloc(1, sizeof(*op));
@@ -125,7 +146,9 @@ static void serve_frames(struct cfs_conn *conn)
 	while (!r)
 		r = serve_frame(conn, op, &err);
 	/* what cannot be understood is told; what follows it is not read */
-	if (r != -EPIPE)
+	if (r == -EPIPE)
+		say_goodbye(conn);
+	else
 		(void)!cfs_conn_answer(conn, r, &err, NULL);
 	free(op);
 }

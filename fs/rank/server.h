@@ -10,6 +10,9 @@
 
 struct cfs_rank_server;
 CFS_MUST_CHECK struct cfs_rank_server *cfs_rank_server_new(void);
+/* Ranks that wait for each other get to know that the daemon ends; before the
+ * control socket is stopped.  NULL is fine. */
+void cfs_rank_server_stop(struct cfs_rank_server *server);
 /* The control socket has been stopped.  NULL is fine. */
 void cfs_rank_server_free(struct cfs_rank_server *server);
 void cfs_rank_server_freep(struct cfs_rank_server **server);

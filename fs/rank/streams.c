@@ -3,7 +3,8 @@
  *
  * Only begin and commit are answered.  What else goes wrong is kept by the save
  * (cfs_job_save_fail) and fails it for all; its slots are given back all the
- * same, so that nobody waits for them.
+ * same, so that nobody waits for them.  A rank that goes on putting is told
+ * once that it is in vain.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 #include "fs/rank/conn.h"
 #include "fs/rank/stage.h"
 
-#define OBJECT_BYTES_MAX ((uint64_t)256 << 20)
+#define OBJECT_BYTES_MAX ((uint64_t)64 << 20)
 #define NOTED_BYTES_MAX	 ((uint64_t)64 << 20) /* of one rank's puts */
 #define NOTED_PUT	 256u		      /* of each, besides names */
 
@@ -108,6 +109,15 @@ static int begin_stream(struct cfs_conn *conn, const struct cfs_op *op,
 	return 0;
 }
 
+/* An empty slice of a box that is not; of an empty tensor there is one box. */
+static bool is_nothing(const struct cfs_op *op)
+{
+	for (uint32_t i = 0; i < op->put.ndim; i++)
+		if (!op->put.extent[i])
+			return false;
+	return op->has_flat && !op->put.flat_count;
+}
+
 static int begin_put(struct cfs_conn *conn, const struct cfs_op *op,
 		     struct cfs_error *err)
 {
@@ -118,8 +128,8 @@ static int begin_put(struct cfs_conn *conn, const struct cfs_op *op,
 
 	put.rank = conn->member.rank;
 	r = unfinished(conn, true, err);
-	if (!r && op->has_flat && !put.flat_count)
-		return 0; /* an empty slice of a box that is not */
+	if (!r && is_nothing(op))
+		return 0;
 	if (!r)
 		r = cfs_put_check(&put, err);
 	if (!r)
@@ -211,6 +221,22 @@ static int end_file(struct cfs_conn *conn, const struct cfs_op *op,
 
 /* ---- all ---- */
 
+static int tell_failed(struct cfs_conn *conn, int r,
+		       const struct cfs_error *why)
+{
+	cJSON *frame, *failed;
+
+	if (conn->told_failed)
+		return 0;
+	conn->told_failed = true;
+	frame = cJSON_CreateObject();
+	failed = cJSON_AddObjectToObject(frame, "failed");
+	(void)cJSON_AddNumberToObject(failed, "save", (double)conn->save);
+	(void)cJSON_AddNumberToObject(failed, "r", r);
+	(void)cJSON_AddStringToObject(failed, "error", why->text);
+	return cfs_conn_say(conn, frame);
+}
+
 static int begin(struct cfs_conn *conn, const struct cfs_op *op, int r,
 		 struct cfs_error *err)
 {
@@ -219,6 +245,8 @@ static int begin(struct cfs_conn *conn, const struct cfs_op *op, int r,
 		return cfs_conn_answer(conn, r, err, NULL);
 	}
 	cfs_conn_drop_streams(conn);
+	conn->save = op->save;
+	conn->told_failed = false;
 	if (!r && !conn->may_write) {
 		*err = conn->why_not;
 		r = -EACCES;
@@ -278,6 +306,8 @@ int cfs_conn_save_op(struct cfs_conn *conn, const struct cfs_op *op, int r,
 	bool data = !r && op->kind == CFS_OP_DATA;
 	const void *bytes =
 		data ? cfs_ring_slot(&conn->ring, op->slot, op->len) : NULL;
+	struct cfs_error why;
+	int failed;
 
 	if (op->kind == CFS_OP_BEGIN)
 		return begin(conn, op, r, err);
@@ -292,14 +322,20 @@ int cfs_conn_save_op(struct cfs_conn *conn, const struct cfs_op *op, int r,
 		abort_save(conn, r ? NULL : op->reason);
 		return 0;
 	}
-	if (cfs_job_save_failed(&conn->member)) {
-		cfs_conn_drop_streams(conn);
-	} else {
+	failed = cfs_job_save_check(&conn->member, &why);
+	if (!failed) {
 		if (!r)
 			r = perform(conn, op, bytes, err);
 		if (r < 0)
 			cfs_job_save_fail(&conn->member, r, err->text);
+		failed = r < 0 ? cfs_job_save_check(&conn->member, &why) : 0;
 	}
-	return data && op->slot < conn->ring.n_slots ? give_back(conn, op->slot)
-						     : 0;
+	r = 0;
+	if (failed) {
+		cfs_conn_drop_streams(conn);
+		r = tell_failed(conn, failed, &why);
+	}
+	return !r && data && op->slot < conn->ring.n_slots
+		       ? give_back(conn, op->slot)
+		       : r;
 }

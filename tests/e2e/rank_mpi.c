@@ -7,53 +7,22 @@
  * after it opened.  Exit status 0: the step was committed; 3: it was refused,
  * with the reason on standard output.
  */
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <ckptfs/rank.h>
 #include <ckptfs/rank_mpi.h>
+
+#include "tests/e2e/rank_save.h"
 
 static void *die_later(void *arg)
 {
 	usleep(*(unsigned *)arg);
 	(void)raise(SIGKILL);
 	return NULL;
-}
-
-static int save(struct cfs_rank *rank, const char *step, size_t bytes,
-		int number)
-{
-	struct cfs_rank_save_options o = {.size = sizeof(o), .format = "files"};
-	struct cfs_rank_save *s = NULL;
-	struct cfs_rank_file *file = NULL;
-	unsigned char *data = malloc(bytes + 1);
-	char name[32];
-	size_t i;
-	int r;
-
-	if (!data)
-		return -ENOMEM;
-	for (i = 0; i < bytes; i++)
-		data[i] = (unsigned char)(i * 7 + (i >> 8) + (size_t)number);
-	snprintf(name, sizeof(name), "part-%d", number);
-	r = cfs_rank_save_begin(rank, step, &o, &s);
-	if (!r)
-		r = cfs_rank_file_begin(s, name, &file);
-	if (!r)
-		r = cfs_rank_file_write(file, data, bytes, CFS_RANK_HOST, NULL);
-	if (!r)
-		r = cfs_rank_file_end(file);
-	if (!r)
-		r = cfs_rank_commit(s);
-	if (!r)
-		r = cfs_rank_wait(s);
-	free(data);
-	return r;
 }
 
 int main(int argc, char **argv)
@@ -82,7 +51,8 @@ int main(int argc, char **argv)
 		r = -pthread_create(&thread, NULL, die_later, &us);
 	}
 	if (!r)
-		r = save(rank, argv[2], strtoul(argv[3], NULL, 10), number);
+		r = save_part(rank, argv[2], strtoul(argv[3], NULL, 10),
+			      number);
 	if (r)
 		printf("%d %s\n", r, cfs_rank_error());
 	else

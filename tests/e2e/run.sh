@@ -5,7 +5,8 @@
 #   tests/e2e/run.sh --all    every pair of topologies, by export and by mount
 #                             (of what GPT-NeoX wrote by export: 15 minutes);
 #                             100 kills and power cuts of a store, 100 rounds
-#                             of failing calls, 10 minutes of churn
+#                             of failing calls, 10 minutes of churn; 100 ranks
+#                             killed under mpirun, and 100 without it
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 
@@ -14,7 +15,7 @@ case "${1---ci}" in
 --ci) ;;
 --all) all=(--all) ;;
 *)
-	sed -n '2,9s/^# \{0,1\}//p' "$0"
+	sed -n '2,10s/^# \{0,1\}//p' "$0"
 	exit 2
 	;;
 esac
@@ -51,6 +52,7 @@ daemons() {
 	done 2>/dev/null
 }
 
+((${#all[@]} == 0)) || export CFS_KILLS=100
 run ctest --test-dir build/release -L e2e --output-on-failure
 python tests/e2e/run_golden.py
 python tests/e2e/run_mds.py

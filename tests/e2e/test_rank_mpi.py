@@ -58,7 +58,7 @@ def main():
             n = rng.choice((2, 4, 8))
             step = f"global_step{100 + k}"
             done = mpirun(n, run, step, BYTES, rng.randrange(n),
-                          rng.randrange(80_000), recover=True)
+                          rng.randrange(300_000), recover=True)
             lines = [x for x in done.stdout.splitlines() if x.strip()]
             saved = [x for x in lines if x == "saved"]
             refused = set(x for x in lines if x != "saved")

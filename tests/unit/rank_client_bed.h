@@ -54,6 +54,7 @@ static inline void daemon_new(struct daemon *d)
 
 static inline void daemon_stop(struct daemon *d)
 {
+	cfs_rank_server_stop(d->server);
 	cfs_control_stop(d->control);
 	cfs_rank_server_free(d->server);
 	ck_assert_int_eq(cfs_opened_close(&d->opened), 0);

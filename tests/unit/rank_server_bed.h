@@ -29,7 +29,8 @@ struct peer {
 	int fd, ring_fd;
 	uint8_t *ring;
 	char job[64];
-	unsigned n_freed;
+	unsigned n_freed, n_failed;
+	double failed_save;
 	uint64_t freed[64];
 };
 
@@ -51,6 +52,7 @@ static inline void bed_start(struct bed *bed)
 
 static inline void bed_stop(struct bed *bed)
 {
+	cfs_rank_server_stop(bed->server);
 	cfs_control_stop(bed->control);
 	cfs_rank_server_free(bed->server);
 	ck_assert_int_eq(cfs_opened_close(&bed->opened), 0);
@@ -122,7 +124,7 @@ static inline void hello(struct peer *p, uint32_t rank, uint32_t ranks,
 	hello_for(p, rank, ranks, job, 30);
 }
 
-/* The next frame that frees no slots. */
+/* The next answer. */
 static inline cJSON *next_frame(struct peer *p)
 {
 	for (;;) {
@@ -131,6 +133,14 @@ static inline cJSON *next_frame(struct peer *p)
 		ck_assert_int_eq(cfs_wire_receive(p->fd, CFS_WIRE_REPLY_MAX,
 						  &frame, NULL),
 				 0);
+		item = cJSON_GetObjectItemCaseSensitive(frame, "failed");
+		if (item) {
+			p->n_failed++;
+			p->failed_save = cJSON_GetNumberValue(
+				cJSON_GetObjectItem(item, "save"));
+			cJSON_Delete(frame);
+			continue;
+		}
 		item = cJSON_GetObjectItemCaseSensitive(frame, "free");
 		if (!item)
 			return frame;

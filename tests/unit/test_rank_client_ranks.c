@@ -170,6 +170,138 @@ START_TEST(test_one_bad_put)
 }
 END_TEST
 
+/* What is wrong without asking the daemon the others hear of, too. */
+static void no_options(struct daemon *daemon, const struct cfs_rank_comm *comm,
+		       struct said *said)
+{
+	struct cfs_rank_save *save = NULL;
+	struct cfs_rank *rank = NULL;
+	int r;
+
+	(void)daemon;
+	r = open_rank(comm, &rank);
+	if (!r && comm->rank == 2)
+		r = cfs_rank_save_begin(rank, "global_step1", NULL, &save);
+	else if (!r)
+		r = begin_step(rank, "global_step1", &save);
+	say(said, r);
+	cfs_rank_close(rank);
+}
+
+START_TEST(test_no_options)
+{
+	expect_same(4, no_options, -EINVAL, "rank 2: begin: a save needs");
+}
+END_TEST
+
+/* Those that go on putting hear early that it is in vain. */
+static void told_early(struct daemon *daemon, const struct cfs_rank_comm *comm,
+		       struct said *said)
+{
+	struct cfs_rank_save *save = NULL;
+	struct cfs_rank_file *file = NULL;
+	struct cfs_rank *rank = NULL;
+	char name[32];
+	int r, i;
+
+	(void)daemon;
+	r = open_rank(comm, &rank);
+	if (!r)
+		r = begin_step(rank, "global_step1", &save);
+	snprintf(name, sizeof(name), "part-%u", comm->rank);
+	if (!r && comm->rank != 1)
+		r = cfs_rank_file_begin(save, name, &file);
+	if (!r && comm->rank == 1)
+		r = cfs_rank_put_object(save, "", "x", 1);
+	for (i = 0; !r && i < 3000; i++) {
+		static uint8_t block[SLOT];
+
+		r = cfs_rank_file_write(file, block, sizeof(block),
+					CFS_RANK_HOST, NULL);
+	}
+	if (!r)
+		strcpy(said->text, "it was not told");
+	if (r && !cfs_rank_commit(save))
+		(void)cfs_rank_test(save); /* the result is the same */
+	if (r)
+		say(said, save ? cfs_rank_wait(save) : r);
+	cfs_rank_close(rank);
+}
+
+START_TEST(test_told_early)
+{
+	expect_same(3, told_early, -EINVAL, "rank 1: an object has no name");
+}
+END_TEST
+
+static int put_next(struct cfs_rank_save *save)
+{
+	static unsigned n;
+	char name[32];
+
+	snprintf(name, sizeof(name), "o%u", n++);
+	return cfs_rank_put_object(save, name, "x", 1);
+}
+
+/* The store is unmounted while ranks do all kinds of things. */
+static void is_unmounted(struct daemon *daemon,
+			 const struct cfs_rank_comm *comm, struct said *said)
+{
+	struct cfs_rank_save *save = NULL;
+	struct cfs_rank_load *load = NULL;
+	struct cfs_rank *rank = NULL;
+	int r;
+
+	(void)daemon;
+	r = open_rank(comm, &rank);
+	if (!r)
+		r = begin_step(rank, "global_step1", &save);
+	if (!r)
+		tell_ready();
+	if (!r && !comm->rank) { /* waits for the others */
+		r = cfs_rank_commit(save);
+		if (!r)
+			r = cfs_rank_wait(save);
+	}
+	while (!r && comm->rank == 1) { /* is putting */
+		r = put_next(save);
+		usleep(1000);
+	}
+	while (!r && comm->rank == 2) { /* asks */
+		r = cfs_rank_load_open(rank, "none", &load);
+		if (r == -ENOENT)
+			r = 0;
+	}
+	while (!r && comm->rank == 3) { /* only looks now and then */
+		usleep(300000);
+		r = cfs_rank_wait_copied(save);
+	}
+	say(said, r);
+	cfs_rank_close(rank);
+}
+
+START_TEST(test_unmount)
+{
+	struct ranks ranks;
+	struct said said;
+	uint32_t i;
+
+	ranks_start(&ranks, &d, 4, is_unmounted);
+	ranks_wait_ready(&ranks);
+	usleep(50000);
+	daemon_stop(&d);
+	for (i = 0; i < 4; i++) {
+		ck_assert(rank_end(&ranks, i, &said));
+		ck_assert_msg(said.r == -EPIPE &&
+				      strstr(said.text, "is being unmounted; "
+							"mount it again"),
+			      "rank %u: %d %s", i, said.r, said.text);
+	}
+	daemon_start(&d);
+	ck_assert(!is_there(&d, "run/global_step1"));
+}
+END_TEST
+
 static void other_step(struct daemon *daemon, const struct cfs_rank_comm *comm,
 		       struct said *said)
 {
@@ -385,6 +517,9 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, start, stop);
 	tcase_add_test(t, test_all_well);
 	tcase_add_test(t, test_one_bad_put);
+	tcase_add_test(t, test_no_options);
+	tcase_add_test(t, test_told_early);
+	tcase_add_test(t, test_unmount);
 	tcase_add_test(t, test_other_step);
 	tcase_add_test(t, test_other_run);
 	tcase_add_test(t, test_no_daemon);

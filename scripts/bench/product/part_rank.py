@@ -1,35 +1,35 @@
-"""The rank client: how long a save holds the trainer, how fast ranks save."""
+"""The rank client: how long a save holds the trainer, how fast ranks save, and
+slices against the files of a view."""
 import json
 import os
 import random
 import shutil
 import subprocess
 
-from . import part_resume
-from .machine import HERE, Mount, median
-from .store import fresh, init
+from . import part_resume, part_slices
+from .machine import HERE, Mount, median, read_rate, warm
+from .store import command, fresh, init
 
 GB = 1e9
 ROOT = os.path.abspath(f"{HERE}/../../..")
 
 
-def job(cfg, what, way, run, to, *more):
+def job(cfg, what, *more):
     env = dict(os.environ, DS_ACCELERATOR="cpu",
                PYTHONPATH=f"{ROOT}/rank_client/python",
                CKPTFS_RANK_LIB=cfg.rank_lib)
     out = subprocess.run(
-        [cfg.python, "-W", "ignore", f"{HERE}/rank_job.py", what, "--way", way,
-         "--from", run, "--to", to, *map(str, more)], env=env,
-        capture_output=True, text=True)
+        [cfg.python, "-W", "ignore", f"{HERE}/rank_job.py", what,
+         *map(str, more)], env=env, capture_output=True, text=True)
     if out.returncode:
-        raise SystemExit(f"rank_job.py {what} {way}:\n{out.stderr[-3000:]}")
+        raise SystemExit(f"rank_job.py {what} {more}:\n{out.stderr[-3000:]}")
     return json.loads(out.stdout.strip().splitlines()[-1])
 
 
 def beside(cfg, what, way, run, *more):
     """In a plain directory of the same disk."""
     to = fresh(f"{cfg.work}/rank")
-    got = job(cfg, what, way, run, to, *more)
+    got = job(cfg, what, "--way", way, "--from", run, "--to", to, *more)
     shutil.rmtree(to)
     return got
 
@@ -38,7 +38,8 @@ def inside(cfg, what, way, run, *more):
     """In a new store; CPU seconds are the daemon's, too."""
     with Mount(cfg, init(cfg)) as m:
         before = m.cpu()
-        got = job(cfg, what, way, run, f"{m.dir}/run", *more)
+        got = job(cfg, what, "--way", way, "--from", run, "--to",
+                  f"{m.dir}/run", *more)
         got["cpu"] += m.cpu() - before
     return got
 
@@ -87,7 +88,34 @@ def ranks(cfg, table, run):
                   cpu["ckptfs"], unit=" s", target="<= 1")
 
 
+def slices(cfg, table):
+    run = part_slices.prepare(cfg)
+    store = init(cfg)
+    command(cfg.ckptfs, "import", f"{store}/a", run)
+    warm(f"{store}/packs")
+    view = part_slices.OPTIM.format(0, 0)
+    view = f"a/run/{part_slices.STEP}/@tp2-dp1-vocab8192/{view}"
+    for axis, (kind, place) in enumerate(part_slices.parts(cfg, store, view)):
+        got = {"view": [], "get": []}
+        for _ in range(2 * cfg.runs):
+            for way in random.sample(list(got), 2):
+                with Mount(cfg, store) as m:
+                    if way == "view":
+                        os.stat(f"{m.dir}/{view}")  # planned
+                        got[way].append(read_rate(cfg, [f"{m.dir}/{view}"], 1,
+                                                  place)[0])
+                        continue
+                    g = job(cfg, "get", "--from", f"{m.dir}/a/run",
+                            "--tensor", part_slices.KINDS[axis][1], "--axis",
+                            axis, "--parts", 2)
+                    got[way].append(g["bytes"] / GB / g["seconds"])
+        table.add(f"a rank of tp2, {kind}: the view's file, get",
+                  median(got["view"]), median(got["get"]), unit=" GB/s",
+                  target=">= 1")
+
+
 def measure(cfg, table):
     run = part_resume.trained(cfg)
     stall(cfg, table, run)
     ranks(cfg, table, run)
+    slices(cfg, table)

@@ -3,6 +3,8 @@
 
   stall --way WAY --from RUN --to DIR    one rank saves all of RUN's last step
   ranks --way WAY --from RUN --to DIR --ranks N    each of N an equal share
+  get --from RUN --tensor NAME --axis A --parts N  the first of N slices of its
+      exp_avg, cut along A, into memory that is there; RUN is in a mount
 
 WAY: torch (torch.save and fsync), deepspeed (its own engine, and fsync), dcp
 (async_save), or ckptfs (the rank client; DIR is a run in a mounted store).
@@ -32,15 +34,21 @@ def tensors(value, out):
     return out
 
 
-def state(run):
+def state(run, rank, ranks):
+    """A rank's share of all tensors: as ZeRO cuts, a flat part of each."""
     with open(f"{run}/latest") as f:
         step = f.read().strip()
     found = []
     for path in sorted(glob.glob(f"{run}/{step}/*.pt")):
-        tensors(torch.load(path, map_location="cpu", weights_only=False),
-                found)
-    return {f"t{i}": t.detach().clone().contiguous()
-            for i, t in enumerate(found) if t.numel()}
+        tensors(torch.load(path, map_location="cpu", weights_only=False,
+                           mmap=True), found)
+    out = {}
+    for i, t in enumerate(found):
+        n = -(-t.numel() // ranks)
+        part = t.detach().contiguous().view(-1)[rank * n:(rank + 1) * n]
+        if part.numel():
+            out[f"t{i}"] = part.clone()
+    return out
 
 
 def size_of(tree):
@@ -132,24 +140,11 @@ def cpu():
     return used.ru_utime + used.ru_stime
 
 
-def share(tree, rank, ranks):
-    """As ZeRO cuts: a flat part of each tensor."""
-    out = {}
-    for name, t in tree.items():
-        flat, n = t.view(-1), -(-t.numel() // ranks)
-        part = flat[rank * n:(rank + 1) * n].clone()
-        if part.numel():
-            out[name] = part
-    return out
-
-
 def one(rank, cfg, queue):
     torch.set_num_threads(1)
     if cfg.ranks > 1 or cfg.way == "dcp":
         group(rank, cfg.ranks, cfg.port)
-    tree = state(getattr(cfg, "from"))
-    if cfg.ranks > 1:
-        tree = share(tree, rank, cfg.ranks)
+    tree = state(getattr(cfg, "from"), rank, cfg.ranks)
     size = size_of(tree)
     way = WAYS[cfg.way](cfg, rank, size)
     if cfg.ranks > 1:
@@ -166,17 +161,37 @@ def one(rank, cfg, queue):
         dist.destroy_process_group()
 
 
+def get(cfg):
+    import ckptfs
+    with ckptfs.Rank(getattr(cfg, "from"), ring_bytes=cfg.ring) as rank:
+        step = rank.load()
+        shape = list(step.info(cfg.tensor, "exp_avg").shape)
+        shape[cfg.axis] //= cfg.parts
+        out = torch.zeros(shape)
+        before, began = cpu(), time.monotonic()
+        step.get(cfg.tensor, "exp_avg", out=out,
+                 index=tuple(slice(0, n) for n in shape))
+        return {"seconds": time.monotonic() - began, "cpu": cpu() - before,
+                "bytes": out.numel() * out.element_size()}
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument("what", choices=("stall", "ranks"))
-    ap.add_argument("--way", choices=WAYS, required=True)
+    ap.add_argument("what", choices=("stall", "ranks", "get"))
+    ap.add_argument("--way", choices=WAYS)
     ap.add_argument("--from", required=True, metavar="RUN")
-    ap.add_argument("--to", required=True, metavar="DIR")
+    ap.add_argument("--to", metavar="DIR")
+    ap.add_argument("--tensor")
+    ap.add_argument("--axis", type=int)
+    ap.add_argument("--parts", type=int)
     ap.add_argument("--ranks", type=int, default=1)
     ap.add_argument("--ring", type=int, default=0,
                     help="bytes; default: all that a rank saves")
     ap.add_argument("--port", type=int, default=29517)
     cfg = ap.parse_args()
+    if cfg.what == "get":
+        print(json.dumps(get(cfg)))
+        return
     os.makedirs(cfg.to, exist_ok=True)
     queue = mp.get_context("spawn").Queue()
     mp.spawn(one, (cfg, queue), nprocs=cfg.ranks)
