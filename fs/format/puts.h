@@ -47,7 +47,7 @@ struct cfs_put_object {
 
 struct cfs_puts {
 	struct cfs_filetab *files;
-	const struct cfs_put *puts;
+	const struct cfs_put *const *puts; /* of a rank: as it put them */
 	size_t n_puts;
 	const struct cfs_put_object *objects;
 	size_t n_objects;
@@ -62,11 +62,13 @@ CFS_MUST_CHECK int cfs_put_check(struct cfs_put *put, struct cfs_error *err);
 /* Bytes of it. */
 uint64_t cfs_put_bytes(const struct cfs_put *put);
 
-/* One file: @map is sealed, borrowed.  Non-zero stops and is returned. */
-typedef int cfs_puts_file_fn(void *arg, const char *name, struct cfs_map *map);
+/* One file: @map is sealed, borrowed.  Several threads at once, in any order.
+ * A negative errno stops and is returned, with what @err says. */
+typedef int cfs_puts_file_fn(void *arg, const char *name, struct cfs_map *map,
+			     struct cfs_error *err);
 
 /*
- * All files of the step, one after another.  -EINVAL: pieces that contradict
+ * All files of the step.  -EINVAL: pieces that contradict
  * each other, overlap, leave a gap, or lack what the format needs; -ENOTSUP.
  * @err names the tensor, and where ranks disagree, both.
  */

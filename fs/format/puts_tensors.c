@@ -12,6 +12,7 @@
 #include "store/util/error.h"
 #include "store/util/grow.h"
 #include "store/util/hash.h"
+#include "store/util/parallel.h"
 
 /* ---- names ---- */
 
@@ -140,14 +141,17 @@ static int name_all(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 	int r = 0;
 
 	for (size_t i = 0; !r && i < puts->n_puts; i++) {
-		const struct cfs_put *put = &puts->puts[i];
+		const struct cfs_put *put = puts->puts[i];
 
 		r = find_or_add(t, &cap, put, &rows[i]);
 		if (r < 0)
 			break;
 		t->v[rows[i]].n++;
-		if (put->rank < t->v[rows[i]].first->rank)
+		if (t->v[rows[i]].n == 1 ||
+		    put->rank < t->v[rows[i]].first->rank) {
 			t->v[rows[i]].first = put;
+			t->v[rows[i]].row = i;
+		}
 	}
 	return r;
 }
@@ -171,20 +175,20 @@ static void deal_out(struct cfs_put_tensors *t, const uint32_t *rows, size_t n)
 static int row_cmp(const void *a, const void *b, void *arg)
 {
 	const uint32_t *x = a, *y = b;
-	const struct cfs_put *puts = arg;
+	const struct cfs_put *const *puts = arg;
 
-	if (puts[*x].rank != puts[*y].rank)
-		return puts[*x].rank < puts[*y].rank ? -1 : 1;
+	if (puts[*x]->rank != puts[*y]->rank)
+		return puts[*x]->rank < puts[*y]->rank ? -1 : 1;
 	return *x < *y ? -1 : *x > *y;
 }
 
 /* Ranks put in their own order, and arrive in any. */
 static void sort_rows(const struct cfs_put_tensor *v, uint32_t *order,
-		      const struct cfs_put *puts)
+		      const struct cfs_put *const *puts)
 {
 	for (size_t i = 1; i < v->n; i++)
-		if (puts[order[v->at + i - 1]].rank >
-		    puts[order[v->at + i]].rank) {
+		if (puts[order[v->at + i - 1]]->rank >
+		    puts[order[v->at + i]]->rank) {
 			qsort_r(order + v->at, v->n, sizeof(*order), row_cmp,
 				(void *)(uintptr_t)puts);
 			return;
@@ -194,18 +198,25 @@ static void sort_rows(const struct cfs_put_tensor *v, uint32_t *order,
 /* The lowest rank's order, which does not depend on who came first. */
 static int tensor_cmp(const void *a, const void *b)
 {
-	const struct cfs_put *x = ((const struct cfs_put_tensor *)a)->first;
-	const struct cfs_put *y = ((const struct cfs_put_tensor *)b)->first;
+	const struct cfs_put_tensor *x = a, *y = b;
 
-	if (x->rank != y->rank)
-		return x->rank < y->rank ? -1 : 1;
-	return x < y ? -1 : x > y;
+	if (x->first->rank != y->first->rank)
+		return x->first->rank < y->first->rank ? -1 : 1;
+	return x->row < y->row ? -1 : x->row > y->row;
 }
 
-static int make_whole(const struct cfs_put_tensors *t,
-		      const struct cfs_puts *puts, struct cfs_put_tensor *v,
-		      struct cfs_error *err)
+struct grouping {
+	struct cfs_put_tensors *tensors;
+	const struct cfs_puts *puts;
+};
+
+/* Any thread: rows of a tensor are its alone. */
+static int make_whole(void *arg, uint32_t i, struct cfs_error *err)
 {
+	const struct grouping *g = arg;
+	struct cfs_put_tensors *t = g->tensors;
+	const struct cfs_puts *puts = g->puts;
+	struct cfs_put_tensor *v = &t->v[i];
 	struct cfs_put_pieces pieces = {.puts = puts->puts,
 					.rows = t->order + v->at,
 					.n = v->n,
@@ -214,16 +225,16 @@ static int make_whole(const struct cfs_put_tensors *t,
 	int r = 0;
 
 	sort_rows(v, t->order, puts->puts);
-	for (size_t i = 0; !r && i < v->n; i++)
-		r = check_alike(v->first, cfs_put_piece(&pieces, i), err);
+	for (size_t k = 0; !r && k < v->n; k++)
+		r = check_alike(v->first, cfs_put_piece(&pieces, k), err);
 	if (r < 0)
 		return r;
 	r = cfs_put_replicas(&pieces, err);
 	if (r < 0)
 		return r;
 	v->n = pieces.n;
-	for (uint32_t i = 0; i < v->first->ndim; i++)
-		pieces.numel *= v->first->shape[i];
+	for (uint32_t k = 0; k < v->first->ndim; k++)
+		pieces.numel *= v->first->shape[k];
 	v->numel = pieces.numel;
 	v->map = cfs_map_new(puts->files);
 	if (!v->map)
@@ -239,6 +250,7 @@ static int group(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 {
 	_cleanup_(cfs_freep) uint32_t *rows =
 		calloc(puts->n_puts + 1, sizeof(*rows));
+	struct grouping g = {t, puts};
 	int r;
 
 	t->order = calloc(puts->n_puts + 1, sizeof(*t->order));
@@ -251,9 +263,7 @@ static int group(struct cfs_put_tensors *t, const struct cfs_puts *puts,
 	if (t->n)
 		qsort(t->v, t->n, sizeof(*t->v), tensor_cmp);
 	r = index_all(t); /* they have other rows now */
-	for (size_t i = 0; !r && i < t->n; i++)
-		r = make_whole(t, puts, &t->v[i], err);
-	return r;
+	return r ? r : cfs_parallel((uint32_t)t->n, make_whole, &g, err);
 }
 
 int cfs_put_tensors_init(struct cfs_put_tensors *t, const struct cfs_puts *puts,

@@ -20,6 +20,7 @@
 struct cfs_put_tensor {
 	/* The lowest rank's first: what all agree with. */
 	const struct cfs_put *first;
+	size_t row; /* of first */
 	uint64_t numel, hash;
 	size_t at, n;	     /* its pieces: cfs_put_tensors.order[at + i] */
 	struct cfs_map *map; /* sealed */
@@ -46,7 +47,7 @@ cfs_put_tensors_find(const struct cfs_put_tensors *tensors, const char *name,
 
 /* The pieces of one tensor, in order of rank. */
 struct cfs_put_pieces {
-	const struct cfs_put *puts;
+	const struct cfs_put *const *puts;
 	uint32_t *rows;
 	size_t n;
 	uint64_t numel;
@@ -56,7 +57,7 @@ struct cfs_put_pieces {
 static inline const struct cfs_put *
 cfs_put_piece(const struct cfs_put_pieces *pieces, size_t i)
 {
-	return &pieces->puts[pieces->rows[i]];
+	return pieces->puts[pieces->rows[i]];
 }
 
 /* ---- puts_replicas.c ---- */

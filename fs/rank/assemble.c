@@ -73,6 +73,11 @@ int cfs_assemble_new(struct cfs_ns *ns, uint64_t top,
 	return 0;
 }
 
+int cfs_assemble_like(const struct cfs_assemble *a, struct cfs_assemble **out)
+{
+	return cfs_assemble_new(a->ns, a->dirs.top, &a->dirs.owner, out);
+}
+
 void cfs_assemble_free(struct cfs_assemble *a)
 {
 	if (!a)

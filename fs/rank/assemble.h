@@ -24,11 +24,14 @@ struct cfs_assemble_owner { /* of what is made */
 
 /*
  * Files and directories below @top (a directory's inode number).  Borrows @ns.
- * One thread.
+ * One thread at a time; several may make files of one directory.
  */
 CFS_MUST_CHECK int cfs_assemble_new(struct cfs_ns *ns, uint64_t top,
 				    const struct cfs_assemble_owner *owner,
 				    struct cfs_assemble **out);
+/* Another for the same directory.  -ENOMEM. */
+CFS_MUST_CHECK int cfs_assemble_like(const struct cfs_assemble *a,
+				     struct cfs_assemble **out);
 void cfs_assemble_free(struct cfs_assemble *a);
 void cfs_assemble_freep(struct cfs_assemble **a);
 

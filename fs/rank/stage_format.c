@@ -4,6 +4,7 @@
  * those that views use.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,24 +14,69 @@
 #include "fs/rank/stage_internal.h"
 #include "store/ns/ns.h"
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
+#define IDLE_MAX 16
+
+/* Files are made by several threads, each with one of these. */
 struct target {
 	struct cfs_stage *stage;
-	struct cfs_assemble *to;
-	struct cfs_error *err;
+	struct cfs_assemble *to; /* one like these makes all */
+	pthread_mutex_t lock;
+	struct cfs_assemble *idle[IDLE_MAX]; /* guarded by lock */
+	unsigned n_idle;		     /* guarded by lock */
 };
 
-/* One file; where a rank wrote that one itself, it is named. */
-static int make_file(void *arg, const char *name, struct cfs_map *map)
+static void target_init(struct target *t, struct cfs_stage *stage,
+			struct cfs_assemble *to)
+{
+	*t = (struct target){.stage = stage, .to = to};
+	(void)pthread_mutex_init(&t->lock, NULL);
+}
+
+static void target_fini(struct target *t)
+{
+	while (t->n_idle)
+		cfs_assemble_free(t->idle[--t->n_idle]);
+	(void)pthread_mutex_destroy(&t->lock);
+}
+
+static int take(struct target *t, struct cfs_assemble **out)
+{
+	*out = NULL;
+	(void)pthread_mutex_lock(&t->lock);
+	if (t->n_idle)
+		*out = t->idle[--t->n_idle];
+	(void)pthread_mutex_unlock(&t->lock);
+	return *out ? 0 : cfs_assemble_like(t->to, out);
+}
+
+static void give(struct target *t, struct cfs_assemble *a)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	if (t->n_idle < IDLE_MAX)
+		t->idle[t->n_idle++] = cfs_steal(a);
+	(void)pthread_mutex_unlock(&t->lock);
+	cfs_assemble_free(a);
+}
+
+/* One file; where a rank wrote that one itself, it is named.  Any thread. */
+static int make_file(void *arg, const char *name, struct cfs_map *map,
+		     struct cfs_error *err)
 {
 	struct target *t = arg;
 	const struct cfs_stage_name *n;
-	int r = cfs_assemble_map(t->to, name, map, t->err);
+	struct cfs_assemble *a;
+	int r = take(t, &a);
 
+	if (r < 0)
+		return r;
+	r = cfs_assemble_map(a, name, map, err);
+	give(t, a);
 	if (r != -EEXIST)
 		return r;
 	n = cfs_stage_names_find(&t->stage->names, CFS_STAGE_FILE, name);
-	return n ? cfs_fail(t->err, r,
+	return n ? cfs_fail(err, r,
 			    "%s: rank %u wrote it, and the format %s makes it, "
 			    "too",
 			    name, n->rank, t->stage->options.format)
@@ -41,7 +87,7 @@ static int make_file(void *arg, const char *name, struct cfs_map *map)
 
 struct gathered {
 	struct cfs_puts puts;
-	struct cfs_put *list;
+	const struct cfs_put **list;
 	struct cfs_put_object *objects;
 };
 
@@ -69,7 +115,7 @@ static int add_part(struct cfs_stage *stage, uint32_t rank,
 	return cfs_filetab_add(tab, path, &version, row_out);
 }
 
-/* All puts in the order of ranks; those of the parts are given back. */
+/* All puts in the order of ranks; the parts keep them. */
 static int gather_puts(struct cfs_stage *stage, struct gathered *g)
 {
 	size_t n = 0;
@@ -90,13 +136,9 @@ static int gather_puts(struct cfs_stage *stage, struct gathered *g)
 		if (r < 0)
 			return r;
 		for (size_t k = 0; k < part->n_puts; k++) {
-			struct cfs_put *put = &g->list[g->puts.n_puts++];
-
-			*put = part->puts[k];
-			put->file = row;
+			part->puts[k].file = row;
+			g->list[g->puts.n_puts++] = &part->puts[k];
 		}
-		free(cfs_steal(part->puts));
-		part->n_puts = part->cap_puts = 0;
 	}
 	g->puts.puts = g->list;
 	return 0;
@@ -145,7 +187,7 @@ static int make_universal(struct cfs_stage *stage, const struct cfs_puts *puts,
 	struct cfs_assemble_owner owner = {geteuid(), getegid(), 077};
 	struct cfs_ns_cred cred = {owner.uid, owner.gid};
 	_cleanup_(cfs_assemble_freep) struct cfs_assemble *to = NULL;
-	struct target t = {stage, NULL, err};
+	struct target t;
 	struct stat st;
 	int r = cfs_ns_mkdir(stage->context->ns, &cred, stage->dir, "universal",
 			     0700, &st);
@@ -154,8 +196,12 @@ static int make_universal(struct cfs_stage *stage, const struct cfs_puts *puts,
 		return r;
 	cfs_ns_forget(stage->context->ns, st.st_ino, 1);
 	r = cfs_assemble_new(stage->context->ns, st.st_ino, &owner, &to);
-	t.to = to;
-	return r < 0 ? r : cfs_puts_universal(puts, make_file, &t, err);
+	if (r < 0)
+		return r;
+	target_init(&t, stage, to);
+	r = cfs_puts_universal(puts, make_file, &t, err);
+	target_fini(&t);
+	return r;
 }
 
 static int read_universal(struct cfs_stage *stage, struct reading *rd,
@@ -194,41 +240,62 @@ static int plan_deepspeed(struct cfs_stage *stage, struct reading *rd,
 	return rd->step->format->write(rd->step, &resolved, &rd->tree, err);
 }
 
+struct making {
+	struct cfs_tree *tree;
+	struct target *target;
+};
+
+/* Any thread. */
+static int make_row(void *arg, uint32_t i, struct cfs_error *err)
+{
+	const struct making *m = arg;
+	_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
+	int r = cfs_tree_map(m->tree, i, &map, err);
+
+	return r < 0 ? r
+		     : make_file(m->target, m->tree->files[i].name, map, err);
+}
+
 static int make_deepspeed(struct cfs_stage *stage, const struct cfs_puts *puts,
 			  struct target *t, struct cfs_error *err)
 {
 	_cleanup_(reading_fini) struct reading rd = {0};
+	struct making m = {.target = t};
 	int r = make_universal(stage, puts, err);
 
 	if (r == 0)
 		r = read_universal(stage, &rd, err);
 	if (r == 0)
 		r = plan_deepspeed(stage, &rd, err);
-	for (uint32_t i = 0; r == 0 && i < rd.tree->n_files; i++) {
-		_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
+	m.tree = rd.tree;
+	return r ? r : cfs_parallel(rd.tree->n_files, make_row, &m, err);
+}
 
-		r = cfs_tree_map(rd.tree, i, &map, err);
-		if (r == 0)
-			r = make_file(t, rd.tree->files[i].name, map);
-	}
-	return r;
+static int make_of_puts(struct cfs_stage *stage, const struct cfs_puts *puts,
+			struct target *t, struct cfs_error *err)
+{
+	const char *format = stage->options.format;
+
+	if (!strcmp(format, "universal"))
+		return cfs_puts_universal(puts, make_file, t, err);
+	if (!strcmp(format, "deepspeed"))
+		return make_deepspeed(stage, puts, t, err);
+	return cfs_puts_safetensors(puts, make_file, t, err);
 }
 
 int cfs_stage_format(struct cfs_stage *stage, struct cfs_error *err)
 {
 	_cleanup_(gathered_fini) struct gathered g = {0};
-	struct target t = {stage, stage->files, err};
-	const char *format = stage->options.format;
+	struct target t;
 	int r;
 
-	if (!strcmp(format, "files"))
+	if (!strcmp(stage->options.format, "files"))
 		return 0;
 	r = gather(stage, &g);
 	if (r < 0)
 		return r;
-	if (!strcmp(format, "universal"))
-		return cfs_puts_universal(&g.puts, make_file, &t, err);
-	if (!strcmp(format, "deepspeed"))
-		return make_deepspeed(stage, &g.puts, &t, err);
-	return cfs_puts_safetensors(&g.puts, make_file, &t, err);
+	target_init(&t, stage, stage->files);
+	r = make_of_puts(stage, &g.puts, &t, err);
+	target_fini(&t);
+	return r;
 }

@@ -30,6 +30,7 @@ struct job {
 	struct cfs_filepool *pool;
 	struct cfs_filetab *files;
 	struct cfs_put *puts;
+	const struct cfs_put **list; /* of them */
 	size_t n_puts, cap_puts;
 	struct cfs_put_object *objects;
 	size_t n_objects, cap_objects;
@@ -187,15 +188,15 @@ static FILE *create(const char *dir, const char *name)
 	return fopen(path, "wb");
 }
 
-static int write_file(void *arg, const char *name, struct cfs_map *map)
+static int write_file(void *arg, const char *name, struct cfs_map *map,
+		      struct cfs_error *err)
 {
 	_cleanup_(cfs_reader_closep) struct cfs_reader *rd = NULL;
 	_cleanup_(cfs_freep) uint8_t *buf = malloc(BLOCK);
 	struct job *job = arg;
 	uint64_t off = 0;
 	FILE *f;
-	int r = buf ? cfs_reader_open(map, job->pool, NULL, &rd, &job->err)
-		    : -ENOMEM;
+	int r = buf ? cfs_reader_open(map, job->pool, NULL, &rd, err) : -ENOMEM;
 
 	if (r < 0)
 		return r;
@@ -229,7 +230,12 @@ static int make(struct job *job, const char *format)
 	if (r < 0)
 		return r;
 	job->all.files = job->files;
-	job->all.puts = job->puts;
+	job->list = calloc(job->n_puts + 1, sizeof(*job->list));
+	if (!job->list)
+		return -ENOMEM;
+	for (size_t i = 0; i < job->n_puts; i++)
+		job->list[i] = &job->puts[i];
+	job->all.puts = job->list;
 	job->all.n_puts = job->n_puts;
 	job->all.objects = job->objects;
 	job->all.n_objects = job->n_objects;
@@ -268,6 +274,7 @@ int main(int argc, char **argv)
 		free_const(job.objects[i].name);
 		free_const(job.objects[i].data);
 	}
+	free(job.list);
 	free(job.puts);
 	free(job.objects);
 	cfs_filetab_unref(job.files);

@@ -6,6 +6,7 @@
 
 #include "tests/test.h"
 
+#include <pthread.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,7 @@ struct bed {
 	struct cfs_buf parts[BED_RANKS_MAX];
 	uint32_t n_ranks;
 	struct cfs_put puts[BED_PUTS_MAX];
+	const struct cfs_put *list[BED_PUTS_MAX]; /* of them */
 	size_t n_puts;
 	struct cfs_put_object objects[BED_OBJECTS_MAX];
 	struct cfs_buf object_bytes[BED_OBJECTS_MAX];
@@ -128,7 +130,7 @@ static inline void bed_object(struct bed *b, const char *name,
 static inline struct cfs_puts bed_puts(struct bed *b)
 {
 	struct cfs_puts puts = {.files = b->files,
-				.puts = b->puts,
+				.puts = b->list,
 				.n_puts = b->n_puts,
 				.objects = b->objects,
 				.n_objects = b->n_objects,
@@ -136,6 +138,8 @@ static inline struct cfs_puts bed_puts(struct bed *b)
 				.dp = 1,
 				.zero_stage = 1};
 
+	for (size_t i = 0; i < b->n_puts; i++)
+		b->list[i] = &b->puts[i];
 	for (uint32_t i = 0; i < b->n_ranks; i++) {
 		_cleanup_(cfs_file_closep) struct cfs_file *file = NULL;
 		struct cfs_version version;
@@ -182,18 +186,23 @@ struct bed_dir {
 	uint32_t n;
 };
 
-static inline int bed_file(void *arg, const char *name, struct cfs_map *map)
+static inline int bed_file(void *arg, const char *name, struct cfs_map *map,
+			   struct cfs_error *err)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	_cleanup_(cfs_buf_free) struct cfs_buf bytes = CFS_BUF_INIT;
 	struct bed_dir *d = arg;
 	char path[512];
 
 	(void)snprintf(path, sizeof(path), "%s/%s", d->dir, name);
+	(void)err;
+	(void)pthread_mutex_lock(&lock);
 	bed_read(d->bed, map, &bytes);
 	ck_assert_int_eq(
 		cfs_source_mem_put(d->bed->source, path, bytes.data, bytes.len),
 		0);
 	d->n++;
+	(void)pthread_mutex_unlock(&lock);
 	return 0;
 }
 

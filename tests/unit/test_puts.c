@@ -447,14 +447,15 @@ START_TEST(test_many)
 {
 	size_t n = (size_t)MANY_RANKS * MANY_TENSORS;
 	struct cfs_put *all = calloc(n, sizeof(*all));
+	const struct cfs_put **list = calloc(n, sizeof(*list));
 	_cleanup_(cfs_put_tensors_fini) struct cfs_put_tensors got = {0};
 	struct cfs_filetab *files = cfs_filetab_new();
-	struct cfs_puts puts = {.files = files, .puts = all};
+	struct cfs_puts puts = {.files = files, .puts = list};
 	static char names[MANY_TENSORS][64];
 	struct cfs_error err = {""};
 	struct timespec a, z;
 
-	ck_assert(all && files);
+	ck_assert(all && list && files);
 	for (uint32_t rank = 0; rank < MANY_RANKS; rank++) {
 		struct cfs_version version = {.ino = rank + 1, .size = 1 << 30};
 		uint32_t row;
@@ -464,9 +465,10 @@ START_TEST(test_many)
 		ck_assert_int_eq(cfs_filetab_add(files, name, &version, &row),
 				 0);
 		for (uint32_t t = 0; t < MANY_TENSORS; t++) {
-			struct cfs_put *put = &all[puts.n_puts++];
+			struct cfs_put *put = &all[puts.n_puts];
 			uint64_t shape[] = {MANY_RANKS, 64};
 
+			list[puts.n_puts++] = put;
 			if (!rank)
 				(void)snprintf(names[t], sizeof(names[t]),
 					       "transformer.h.%u.attention.w",
@@ -492,6 +494,7 @@ START_TEST(test_many)
 	}
 	cfs_put_tensors_fini(&got);
 	cfs_filetab_unref(files);
+	free(list);
 	free(all);
 }
 END_TEST

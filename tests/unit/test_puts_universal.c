@@ -5,6 +5,7 @@
  */
 #include "tests/unit/puts_bed.h"
 
+#include <stdatomic.h>
 #include <time.h>
 
 #include "fs/format/deepspeed/deepspeed.h"
@@ -291,7 +292,7 @@ static void write_at(struct bed *b, struct cfs_step *from, uint32_t dp,
 
 		ck_assert_msg(!cfs_tree_map(tree, i, &map, &b->err), "%s",
 			      b->err.text);
-		(void)bed_file(&out, tree->files[i].name, map);
+		(void)bed_file(&out, tree->files[i].name, map, &b->err);
 	}
 }
 
@@ -402,7 +403,7 @@ START_TEST(test_tensor_parallel)
 
 		ck_assert_msg(!cfs_tree_map(tree, i, &map, &b.err), "%s",
 			      b.err.text);
-		(void)bed_file(&out, tree->files[i].name, map);
+		(void)bed_file(&out, tree->files[i].name, map, &b.err);
 	}
 	ck_assert_msg(!cfs_format_deepspeed.read(b.source, b.pool, "tp2", &two,
 						 &b.err),
@@ -466,13 +467,15 @@ END_TEST
 #define MANY_RANKS  2816u
 #define MANY_PARAMS 125u
 
-static int count_file(void *arg, const char *name, struct cfs_map *map)
+static int count_file(void *arg, const char *name, struct cfs_map *map,
+		      struct cfs_error *err)
 {
-	uint32_t *n = arg;
+	atomic_uint *n = arg;
 
 	(void)name;
+	(void)err;
 	ck_assert_uint_gt(cfs_map_size(map), 0);
-	++*n;
+	(void)atomic_fetch_add(n, 1);
 	return 0;
 }
 
@@ -499,21 +502,23 @@ START_TEST(test_many)
 					    "exp_avg_sq"};
 	struct cfs_put *all =
 		calloc((size_t)MANY_RANKS * MANY_PARAMS * 4, sizeof(*all));
+	const struct cfs_put **list =
+		calloc((size_t)MANY_RANKS * MANY_PARAMS * 4, sizeof(*list));
 	static char names[MANY_PARAMS][64];
 	static const uint64_t shape[] = {MANY_RANKS, 64};
 	static struct bed b;
 	struct cfs_puts puts;
 	struct timespec a, z;
-	uint32_t n = 0;
+	atomic_uint n = 0;
 
-	ck_assert_ptr_nonnull(all);
+	ck_assert(all && list);
 	for (uint32_t i = 0; i < MANY_PARAMS; i++)
 		(void)snprintf(names[i], sizeof(names[i]),
 			       "transformer.h.%u.attention.w", i);
 	bed_init(&b, 0);
 	many_objects(&b, names);
 	puts = bed_puts(&b);
-	puts.puts = all;
+	puts.puts = list;
 	for (uint32_t rank = 0; rank < MANY_RANKS; rank++) {
 		struct cfs_version version = {.ino = rank + 1, .size = 1 << 30};
 		char name[32];
@@ -523,8 +528,9 @@ START_TEST(test_many)
 		ck_assert_int_eq(cfs_filetab_add(b.files, name, &version, &row),
 				 0);
 		for (uint32_t t = 0; t < MANY_PARAMS * 4; t++) {
-			struct cfs_put *put = &all[puts.n_puts++];
+			struct cfs_put *put = &all[puts.n_puts];
 
+			list[puts.n_puts++] = put;
 			*put = bed_whole(rank, names[t / 4], roles[t % 4],
 					 CFS_F32, 2, shape);
 			put->flat_start = (uint64_t)rank * 64;
@@ -542,6 +548,7 @@ START_TEST(test_many)
 		       (double)(z.tv_nsec - a.tv_nsec) * 1e-9);
 	/* three states, a count, optimizer_state.pt, two model states */
 	ck_assert_uint_eq(n, MANY_PARAMS * 4 + 3);
+	free(list);
 	free(all);
 	bed_fini(&b);
 }

@@ -10,6 +10,7 @@
 #include "fs/format/deepspeed/remodel.h"
 #include "fs/format/deepspeed/template.h"
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 #include "store/util/path.h"
 
 static bool ds_looks_for(const char *name)
@@ -197,8 +198,7 @@ static int check_inside(struct cfs_source *source, const char *path,
 	if (cfs_node_as_u64(cfs_node_get(dims, "tp_degree"), &tp) && tp &&
 	    tp <= names->n_mp && !(names->n_mp % tp))
 		stages.tp = (uint32_t)tp;
-	return cfs_ds_parallel(names->n_mp / stages.tp, check_stage, &stages,
-			       err);
+	return cfs_parallel(names->n_mp / stages.tp, check_stage, &stages, err);
 }
 
 int cfs_ds_complete(struct cfs_source *source, const char *path,
@@ -217,7 +217,7 @@ int cfs_ds_complete(struct cfs_source *source, const char *path,
 	if (r == -ENOTSUP)
 		return 1; /* it cannot be told, so nothing is held against it */
 	if (!r)
-		r = cfs_ds_parallel(list.n, check_one, &ends, &own);
+		r = cfs_parallel(list.n, check_one, &ends, &own);
 	if (!r)
 		r = check_inside(source, path, &list, &names, &own);
 	if (!r)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
 #define DEFAULT_SUB_GROUP_SIZE 1000000000u
 
@@ -204,7 +205,7 @@ static int read_optim(struct cfs_ds_step *step, struct cfs_ds_layout *layouts,
 	if (!r)
 		r = cfs_ds_agree_layouts(layouts, n, err);
 	if (!r)
-		r = cfs_ds_parallel(n * dp, read_part, &parts, err);
+		r = cfs_parallel(n * dp, read_part, &parts, err);
 	if (!r)
 		r = cfs_ds_settle_order(step, layouts, n, err);
 	for (uint32_t m = 0; !r && m < n; m++) {
@@ -271,7 +272,7 @@ static int read_step(struct cfs_ds_step *step, struct cfs_ds_list *list,
 	step->bf16_names = names.bf16;
 	r = cfs_ds_files_settle(step, list, &names, err);
 	if (!r)
-		r = cfs_ds_parallel(2 * names.n_mp, parse_head, step, err);
+		r = cfs_parallel(2 * names.n_mp, parse_head, step, err);
 	for (uint32_t m = 0; !r && m < names.n_mp; m++)
 		r = cfs_ds_flatten(step, m);
 	if (!r)

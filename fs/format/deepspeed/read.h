@@ -70,12 +70,6 @@ CFS_MUST_CHECK int cfs_ds_list_layers(const struct cfs_ds_list *list,
 
 /* ---- read_files.c ---- */
 
-/* Runs fn(arg, i, err) for i < n in several threads.  Returns the error of
- * the lowest @i that failed; later ones may then not have run. */
-typedef int cfs_ds_job_fn(void *arg, uint32_t i, struct cfs_error *err);
-CFS_MUST_CHECK int cfs_ds_parallel(uint32_t n, cfs_ds_job_fn *fn, void *arg,
-				   struct cfs_error *err);
-
 /* Fills step->ranks[].model and .optim (names, rows of the file table) and
  * the step's mode, owner, time and identity. */
 CFS_MUST_CHECK int cfs_ds_files_settle(struct cfs_ds_step *step,

@@ -12,6 +12,7 @@
 #include "store/util/buf.h"
 #include "store/util/error.h"
 #include "store/util/hash.h"
+#include "store/util/parallel.h"
 
 #define PICKLE_BYTES_MAX ((size_t)1 << 30)
 
@@ -225,11 +226,11 @@ static int agree_ranks(struct cfs_ds_step *step, uint32_t mp,
 
 	if (!digest || !unique)
 		return -ENOMEM;
-	r = cfs_ds_parallel(n, digest_one, &t, err);
+	r = cfs_parallel(n, digest_one, &t, err);
 	if (r < 0)
 		return r;
 	find_unique(&t, n);
-	return cfs_ds_parallel(t.n, compare_one, &t, err);
+	return cfs_parallel(t.n, compare_one, &t, err);
 }
 
 int cfs_ds_agree_models(struct cfs_ds_step *step, struct cfs_error *err)

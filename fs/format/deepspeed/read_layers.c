@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
 /* A tied parameter and the tensors that could be its weight. */
 struct tied {
@@ -256,7 +257,7 @@ static int read_all(struct layers *l, struct cfs_error *err)
 	if (!r)
 		r = list_tied(l);
 	if (!r)
-		r = cfs_ds_parallel(l->n_rows, read_layer, l, err);
+		r = cfs_parallel(l->n_rows, read_layer, l, err);
 	for (uint32_t i = 0; !r && i < l->n_tied; i++) {
 		const struct tied *t = &l->tied[i];
 

@@ -7,6 +7,7 @@
 
 #include "store/util/error.h"
 #include "store/util/log.h"
+#include "store/util/parallel.h"
 
 bool cfs_ds_is_buffer(const struct cfs_node *model_root, const char *name)
 {
@@ -356,7 +357,7 @@ static int add_zero3_frozens(const struct weights *w)
 	s.dtypes = dtypes = calloc(cells, sizeof(*dtypes));
 	if (!extents || !dtypes)
 		return -ENOMEM;
-	r = cfs_ds_parallel(w->rank->n_model, read_slices, &s, w->err);
+	r = cfs_parallel(w->rank->n_model, read_slices, &s, w->err);
 	return r < 0 ? r : add_slices(&s);
 }
 

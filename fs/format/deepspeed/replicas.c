@@ -11,6 +11,7 @@
 #include "fs/format/deepspeed/read.h"
 #include "store/map/eval.h"
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
 #define WHOLE_MAX (4u << 20) /* elements */
 #define WINDOWS	  16u
@@ -151,8 +152,8 @@ static int check_ranks(void *arg, uint32_t i, struct cfs_error *err)
 int cfs_ds_check_ranks(const struct cfs_ds_model *model, struct cfs_error *err)
 {
 	/* only read from */
-	return cfs_ds_parallel(model->n, check_ranks, (void *)(uintptr_t)model,
-			       err);
+	return cfs_parallel(model->n, check_ranks, (void *)(uintptr_t)model,
+			    err);
 }
 
 /* Of a tied layer only what the family ties is kept equal; the rest of its

@@ -203,7 +203,7 @@ static int make_file(const struct cfs_puts *puts, const struct table *t,
 	if (r < 0)
 		return r;
 	cfs_map_seal(map);
-	return fn(arg, name, map);
+	return fn(arg, name, map, err);
 }
 
 int cfs_puts_safetensors(const struct cfs_puts *puts, cfs_puts_file_fn *fn,

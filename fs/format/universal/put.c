@@ -7,10 +7,12 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
 /* A count that all parameters of a group shared would hide that they differ. */
-static int step_map(struct cfs_uc_putting *p, const struct cfs_put_tensor *t,
-		    struct cfs_map **map_out)
+static int step_map(const struct cfs_uc_putting *p,
+		    const struct cfs_put_tensor *t, struct cfs_map **map_out,
+		    struct cfs_error *err)
 {
 	struct cfs_torch_writer *w =
 		cfs_torch_writer_new(p->puts->files, CFS_PUT_STEP);
@@ -26,7 +28,7 @@ static int step_map(struct cfs_uc_putting *p, const struct cfs_put_tensor *t,
 		root = cfs_torch_writer_tensor(w, storage, 0, t->first->ndim,
 					       t->first->shape, false);
 	r = cfs_torch_writer_finish(w, root, NULL, NULL, NULL, NULL, map_out,
-				    p->err);
+				    err);
 	cfs_torch_writer_free(w);
 	return r;
 }
@@ -49,23 +51,25 @@ own_step(const struct cfs_uc_putting *p, struct cfs_tree *tree, uint32_t row)
 		CFS_PUT_STEP);
 }
 
-static int hand_out(struct cfs_uc_putting *p, struct cfs_tree *tree,
-		    cfs_puts_file_fn *fn, void *arg)
+struct handing {
+	const struct cfs_uc_putting *p;
+	struct cfs_tree *tree;
+	cfs_puts_file_fn *fn;
+	void *arg;
+};
+
+/* Any thread. */
+static int hand_out(void *arg, uint32_t i, struct cfs_error *err)
 {
-	int r = 0;
+	const struct handing *h = arg;
+	_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
+	const struct cfs_put_tensor *step = own_step(h->p, h->tree, i);
+	const char *name = h->tree->files[i].name;
+	int r = step ? step_map(h->p, step, &map, err)
+		     : cfs_tree_map(h->tree, i, &map, err);
 
-	for (uint32_t i = 0; !r && i < tree->n_files; i++) {
-		_cleanup_(cfs_map_unrefp) struct cfs_map *map = NULL;
-		const struct cfs_put_tensor *step = own_step(p, tree, i);
-
-		r = step ? step_map(p, step, &map)
-			 : cfs_tree_map(tree, i, &map, p->err);
-		if (r < 0)
-			return cfs_fail_prefix(p->err, r, "%s",
-					       tree->files[i].name);
-		r = fn(arg, tree->files[i].name, map);
-	}
-	return r;
+	return r < 0 ? cfs_fail_prefix(err, r, "%s", name)
+		     : h->fn(h->arg, name, map, err);
 }
 
 static int make(struct cfs_uc_putting *p, cfs_puts_file_fn *fn, void *arg)
@@ -78,6 +82,7 @@ static int make(struct cfs_uc_putting *p, cfs_puts_file_fn *fn, void *arg)
 					    .bias_sum = -1,
 					    .universal = 1};
 	_cleanup_(cfs_tree_unrefp) struct cfs_tree *tree = NULL;
+	struct handing h = {p, NULL, fn, arg};
 	struct cfs_resolved target;
 	int r = cfs_uc_put_objects(p);
 
@@ -87,7 +92,8 @@ static int make(struct cfs_uc_putting *p, cfs_puts_file_fn *fn, void *arg)
 		r = cfs_ds_resolve(&p->step->base, &request, &target, p->err);
 	if (!r)
 		r = cfs_uc_plan(&p->step->base, &target, &tree, p->err);
-	return r ? r : hand_out(p, tree, fn, arg);
+	h.tree = tree;
+	return r ? r : cfs_parallel(tree->n_files, hand_out, &h, p->err);
 }
 
 int cfs_puts_universal(const struct cfs_puts *puts, cfs_puts_file_fn *fn,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "store/util/error.h"
+#include "store/util/parallel.h"
 
 /* What was found in a file. */
 struct found {
@@ -342,7 +343,7 @@ int cfs_uc_tensors_read(struct cfs_uc_reading *rd, struct cfs_error *err)
 	for (uint32_t g = 0; !r && g < n_groups; g++)
 		read_common_step(rd, g);
 	if (!r)
-		r = cfs_ds_parallel(rd->n_files, read_file, &job, err);
+		r = cfs_parallel(rd->n_files, read_file, &job, err);
 	for (uint32_t i = 0; !r && i < rd->n_files; i++)
 		rd->lost_padding |= found[i].lost_padding;
 	if (!r && (rd->n_models > 1 || rd->lost_padding))
