@@ -226,7 +226,8 @@ START_TEST(replicas)
 			((uint8_t *)v)[len - 1] ^= 1;
 		ck_assert_int_eq(cfs_stage_put(stage, &put, &s, &err), 0);
 		for (size_t at = 0; at < len;) {
-			size_t n = CFS_MIN(sizes[k++ % 5], len - at);
+			size_t most = sizes[k++ % 5];
+			size_t n = CFS_MIN(most, len - at);
 
 			ck_assert_int_eq(
 				cfs_stage_write(s, (uint8_t *)v + at, n, &err),
