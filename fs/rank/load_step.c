@@ -12,12 +12,21 @@
 #include "store/ns/ns.h"
 #include "store/util/path.h"
 
-void cfs_load_fini(struct cfs_load *load)
+#define TRIES 3 /* of a step that is changed meanwhile */
+
+static void drop_tensors(struct cfs_load *load)
 {
 	for (uint32_t i = 0; i < load->n_held; i++)
 		cfs_filepool_put(load->whole->pool, load->held[i]);
-	free(load->held);
+	free(cfs_steal(load->held));
+	load->n_held = 0;
 	cfs_step_unrefp(&load->whole);
+	load->whole = NULL;
+}
+
+void cfs_load_fini(struct cfs_load *load)
+{
+	drop_tensors(load);
 	free(load->path);
 	*load = (struct cfs_load){.id = 0};
 }
@@ -126,6 +135,11 @@ static int try_tensors(struct cfs_conn *conn, struct cfs_load *load,
 {
 	int r = read_tensors(conn, load, node, err);
 
+	for (int i = 1; i < TRIES && r == -ESTALE; i++) {
+		drop_tensors(load);
+		cfs_vnode_suspect(node);
+		r = read_tensors(conn, load, node, err);
+	}
 	if (r == -EINVAL)
 		r = -ENOTSUP;
 	if (r != -ENOTSUP && r != -EBADMSG && r != -ENOENT)

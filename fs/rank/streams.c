@@ -13,7 +13,7 @@
 #include "fs/rank/conn.h"
 #include "fs/rank/stage.h"
 
-#define OBJECT_BYTES_MAX ((uint64_t)256 << 20)
+#define OBJECT_BYTES_MAX ((uint64_t)64 << 20)
 #define NOTED_BYTES_MAX	 ((uint64_t)64 << 20) /* of one rank's puts */
 #define NOTED_PUT	 256u		      /* of each, besides names */
 

@@ -180,6 +180,8 @@ struct cfs_tree *cfs_vnode_tree(const struct cfs_vnode *node);
 CFS_MUST_CHECK int cfs_vnode_step(struct cfs_vnode *node,
 				  struct cfs_step **step_out,
 				  struct cfs_error *err);
+/* A file of its step was found changed: it is read anew when next asked for. */
+void cfs_vnode_suspect(struct cfs_vnode *node);
 /*
  * Can @request be shown of the run (or step) at @node?  Tried on the step that
  * its view would show at once; *note_out (the caller frees it) is what such a

@@ -288,6 +288,11 @@ int cfs_vnode_step(struct cfs_vnode *node, struct cfs_step **step_out,
 	return 0;
 }
 
+void cfs_vnode_suspect(struct cfs_vnode *node)
+{
+	cfs_plans_suspect(node->views->plans, node->path);
+}
+
 int cfs_vnode_is_run(struct cfs_vnode *node)
 {
 	if (node->kind == CFS_VNODE_RUN_VIEW)

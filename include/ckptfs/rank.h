@@ -94,7 +94,7 @@ struct cfs_rank_options {
  * may not write there (loading then still works for what may be read).
  * -ENOENT, -EINVAL: no store.  -EPROTONOSUPPORT: daemon and library are of
  * different releases.  -EREMOTE: the ranks are not all on this machine.
- * -ENOMEM, -EPIPE, -ETIMEDOUT.
+ * -ETIMEDOUT: a rank did not come within a minute.  -ENOMEM, -EPIPE.
  */
 int cfs_rank_open(const char *path, const struct cfs_rank_options *options,
 		  struct cfs_rank **rank_out);
@@ -189,6 +189,8 @@ int cfs_rank_save_begin(struct cfs_rank *rank, const char *step,
  * @stream: CUDA: the stream on which @data was computed (a cudaStream_t; NULL
  *          is the default stream); ignored for host memory
  *
+ * A stream that is being captured into a graph is -EINVAL.  Once the save has
+ * failed on any rank, this fails with the reason that commit will give.
  * Host memory may be changed again when this returns.  Device memory is copied
  * on @stream: work that is put on it later may change it, anything else must
  * wait for cfs_rank_wait_copied().  Blocks while the ring is full.
@@ -259,6 +261,8 @@ void cfs_rank_abort(struct cfs_rank_save *save, const char *reason);
  *        names, or the newest whole one before it)
  *
  * Not collective.  The step stays as it was opened, also while it is removed.
+ * All that loads waits while a commit of the same handle is under way; another
+ * handle need not.
  * -ENOENT, -EACCES, -EINVAL, -ENOTSUP (its tensors cannot be told for certain:
  * the reason names what; files can still be read).
  */

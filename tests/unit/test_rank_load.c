@@ -360,6 +360,66 @@ START_TEST(test_refusals)
 }
 END_TEST
 
+static void set_mode(const char *name, mode_t mode)
+{
+	char path[512];
+	struct stat st, out;
+
+	snprintf(path, sizeof(path), "run/" STEP "/%s", name);
+	ck_assert_int_eq(cfs_ns_walk(bed.context.ns, path, &st), 0);
+	st.st_mode = (st.st_mode & S_IFMT) | mode;
+	ck_assert_int_eq(cfs_ns_setattr(bed.context.ns, st.st_ino, &st,
+					CFS_SET_MODE, &out),
+			 0);
+}
+
+/* How another user, by a process of its own, fares with the step. */
+static void expect_other(int want, const char *part)
+{
+	int status;
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		struct peer p;
+		char text[640];
+		int r;
+
+		if (setgid(65534) || setuid(65534))
+			_exit(3);
+		job_open(&bed, &p, 1);
+		ask(&p, "{\"op\":\"load\",\"step\":\"" STEP "\"}");
+		r = answer_of(&p, text);
+		if (r != want || !strstr(text, part))
+			fprintf(stderr, "%d %s\n", r, text);
+		_exit(r == want && strstr(text, part) ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+}
+
+/* One file of the step may not be read: then none of its tensors. */
+START_TEST(test_another_user)
+{
+	static const char *const names[] = {
+		"mp_rank_00_model_states.pt",
+		"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+		"bf16_zero_pp_rank_7_mp_rank_00_optim_states.pt"};
+
+	if (geteuid() != 0)
+		return; /* there is nobody else to be */
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(names); i++)
+		set_mode(names[i], 0644);
+	expect_other(0, "");
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(names); i++) {
+		set_mode(names[i], 0600);
+		expect_other(-EACCES, names[i]);
+		set_mode(names[i], 0644);
+	}
+	expect_other(0, "");
+}
+END_TEST
+
 /* The step is removed while it is open: its tensors stay readable. */
 START_TEST(test_removed)
 {
@@ -478,6 +538,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_slices);
 	tcase_add_test(t, test_files);
 	tcase_add_test(t, test_refusals);
+	tcase_add_test(t, test_another_user);
 	tcase_add_test(t, test_removed);
 	tcase_add_test(t, test_scribbled);
 	suite_add_tcase(s, t);
