@@ -50,7 +50,7 @@ const char *cfs_rank_version(void);
  * error on all others and never a hang.  All ranks are on one machine.
  */
 struct cfs_rank_comm {
-	size_t size; /* of this struct */
+	size_t size;		/* of this struct */
 	uint32_t rank, n_ranks; /* 4096 at most */
 	/* Rank 0's @len bytes at @data become everyone's.  Collective.  0 or a
 	 * negative errno. */
