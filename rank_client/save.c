@@ -153,7 +153,7 @@ int cfs_rank_save_begin(struct cfs_rank *rank, const char *step,
 			struct cfs_rank_save **save_out)
 {
 	struct cfs_error *err = cfs_rank_err();
-	struct cfs_rank_save_options o;
+	struct cfs_rank_save_options o = {.size = 0};
 	struct cfs_rank_save *save = NULL;
 	int r = cfs_rank_check(rank, err);
 
@@ -163,7 +163,7 @@ int cfs_rank_save_begin(struct cfs_rank *rank, const char *step,
 	if (rank->save && !rank->save->commit_asked)
 		return cfs_fail(err, -EBUSY, BUSY);
 	r = prepare(rank, options, &o, &save, err);
-	if (r < 0)
+	if (r < 0 || !save)
 		return refuse(rank, r, err);
 	/* the daemon looks at the rest, so that all ranks hear the same */
 	if (!o.format)

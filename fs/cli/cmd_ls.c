@@ -11,10 +11,13 @@
 #include "fs/cli/say.h"
 #include "fs/cli/table.h"
 #include "fs/cli/target.h"
+#include "fs/daemon/layouts.h"
 #include "fs/format/step_name.h"
 #include "fs/view/view.h"
+#include "store/map/source.h"
 #include "store/util/buf.h"
 #include "store/util/grow.h"
+#include "store/util/path.h"
 
 /* One step, as a row and as JSON. */
 struct row {
@@ -121,6 +124,40 @@ static void fill_row(struct cfs_target *t, struct cfs_vnode *node,
 	row->bytes = cfs_files_bytes(&files);
 }
 
+/* What ranks saved as files of their own: no format reads it, and it is whole.
+ */
+static int add_committed(struct cfs_target *t, const char *name,
+			 struct rows *rows)
+{
+	_cleanup_(cfs_freep) char *path = NULL;
+	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *node = NULL;
+	_cleanup_(cfs_files_free) struct cfs_files files = {0};
+	struct cfs_error err = {""};
+	struct row *row;
+	int r;
+
+	if (cfs_vnode_kind(t->node) != CFS_VNODE_SOURCE)
+		return 0;
+	path = cfs_path_join(cfs_vnode_source_path(t->node), name);
+	if (!path)
+		return -ENOMEM;
+	if (!cfs_source_path_ok(path) ||
+	    cfs_layout_committed(t->source, path) <= 0)
+		return 0;
+	row = add_row(rows, name);
+	if (!row)
+		return -ENOMEM;
+	row->whole = true;
+	row->status = "whole";
+	r = cfs_vnode_lookup(t->node, name, &node, &err);
+	if (r == 0)
+		r = cfs_files_list(node, true, &files, &err);
+	if (r < 0)
+		note(row, r, &err);
+	row->bytes = cfs_files_bytes(&files);
+	return 0;
+}
+
 static int add_step(struct cfs_target *t, const char *name, struct rows *rows)
 {
 	_cleanup_(cfs_vnode_unrefp) struct cfs_vnode *node = NULL;
@@ -130,7 +167,7 @@ static int add_step(struct cfs_target *t, const char *name, struct rows *rows)
 
 	whole = cfs_target_is_whole(t, t->node, name, &err);
 	if (whole == -ENOENT)
-		return 0; /* no step, or gone since it was listed */
+		return add_committed(t, name, rows);
 	row = add_row(rows, name);
 	if (!row)
 		return -ENOMEM;
@@ -289,7 +326,7 @@ static int list_run(const char *path, bool as_json, struct cfs_error *err)
 	_cleanup_(cfs_buf_free) struct cfs_buf shown = CFS_BUF_INIT;
 	struct cfs_error why = {""};
 	const char *latest = NULL;
-	bool odd;
+	bool odd, is_run = false;
 	size_t i;
 	int r;
 
@@ -297,9 +334,13 @@ static int list_run(const char *path, bool as_json, struct cfs_error *err)
 	if (r < 0)
 		return r;
 	r = cfs_target_is_run(t.node);
+	if (r >= 0)
+		is_run = r > 0;
+	if (r == 0 && cfs_vnode_kind(t.node) == CFS_VNODE_SOURCE)
+		r = collect(&t, &rows); /* ranks' own alone? */
 	if (r < 0)
 		return r;
-	if (r == 0)
+	if (!is_run && !rows.n)
 		return cfs_fail(err, -EINVAL,
 				"%s: not a run: no step of a known format in "
 				"it (for one step: ckptfs show)",
@@ -317,7 +358,7 @@ static int list_run(const char *path, bool as_json, struct cfs_error *err)
 		latest = cfs_buf_str(&own);
 	else if (r == 0)
 		latest = cfs_buf_str(&name);
-	r = collect(&t, &rows);
+	r = is_run ? collect(&t, &rows) : 0;
 	if (r < 0)
 		return r;
 	for (i = 0; latest && i < rows.n; i++)

@@ -119,12 +119,11 @@ static int open_rest(struct service *s, const struct cfs_mount_options *o,
 static int recover(struct service *s)
 {
 #ifdef CFS_HAVE_DAEMON
-	if (cfs_store_was_unclean(s->store))
-		return cfs_daemon_recover_pointers(&s->context);
+	return cfs_daemon_recover(&s->context);
 #else
 	(void)s;
-#endif
 	return 0;
+#endif
 }
 
 /* Commits; the first error. */

@@ -34,11 +34,6 @@ void cfs_callers_fini(struct cfs_callers *callers)
 	pthread_mutex_destroy(&callers->lock);
 }
 
-static unsigned *count_of(struct cfs_callers *callers, bool session)
-{
-	return session ? &callers->n_sessions : &callers->n_verbs;
-}
-
 static unsigned sessions_of(const struct cfs_callers *callers, uid_t uid)
 {
 	unsigned n = 0;
@@ -50,15 +45,21 @@ static unsigned sessions_of(const struct cfs_callers *callers, uid_t uid)
 
 /* Locked. */
 static bool has_room(struct cfs_callers *callers,
-		     const struct cfs_callers_entry *entry, bool session)
+		     const struct cfs_callers_entry *entry)
 {
-	if (callers->stopping)
-		return false;
-	if (!session)
-		return callers->n_verbs < VERBS_MAX;
-	return callers->n_sessions < SESSIONS_MAX &&
+	return !callers->stopping && callers->n_sessions < SESSIONS_MAX &&
 	       (!entry->uid ||
 		sessions_of(callers, entry->uid) < SESSIONS_USER_MAX);
+}
+
+/* Locked. */
+static void watch(struct cfs_callers *callers, struct cfs_callers_entry *entry,
+		  int op)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	if (entry->pidfd >= 0)
+		(void)epoll_ctl(callers->watch_fd, op, entry->pidfd, &event);
 }
 
 bool cfs_callers_enter(struct cfs_callers *callers,
@@ -67,45 +68,34 @@ bool cfs_callers_enter(struct cfs_callers *callers,
 	bool room;
 
 	pthread_mutex_lock(&callers->lock);
-	room = has_room(callers, entry, entry->session);
+	room = has_room(callers, entry);
 	if (room) {
-		++*count_of(callers, entry->session);
+		callers->n_sessions++;
+		entry->session = true;
 		entry->next = callers->list;
 		entry->link = &callers->list;
 		if (entry->next)
 			entry->next->link = &entry->next;
 		callers->list = entry;
+		watch(callers, entry, EPOLL_CTL_ADD);
 	}
 	pthread_mutex_unlock(&callers->lock);
 	return room;
 }
 
-/* Locked. */
-static void watch(struct cfs_callers *callers, struct cfs_callers_entry *entry)
+bool cfs_callers_ask(struct cfs_callers *callers,
+		     struct cfs_callers_entry *entry)
 {
-	struct epoll_event event = {.events = EPOLLIN};
-
-	if (entry->pidfd >= 0)
-		(void)epoll_ctl(callers->watch_fd, EPOLL_CTL_ADD, entry->pidfd,
-				&event);
-}
-
-bool cfs_callers_stay(struct cfs_callers *callers,
-		      struct cfs_callers_entry *entry)
-{
-	bool room = true;
+	bool room;
 
 	pthread_mutex_lock(&callers->lock);
-	if (!entry->session) {
-		room = has_room(callers, entry, true);
-		if (room) {
-			callers->n_verbs--;
-			callers->n_sessions++;
-			entry->session = true;
-		}
+	room = !callers->stopping && callers->n_verbs < VERBS_MAX;
+	if (room) {
+		callers->n_sessions--;
+		callers->n_verbs++;
+		entry->session = false;
+		watch(callers, entry, EPOLL_CTL_DEL);
 	}
-	if (room)
-		watch(callers, entry);
 	pthread_mutex_unlock(&callers->lock);
 	return room;
 }
@@ -136,10 +126,9 @@ void cfs_callers_leave(struct cfs_callers *callers,
 		       struct cfs_callers_entry *entry)
 {
 	pthread_mutex_lock(&callers->lock);
-	--*count_of(callers, entry->session);
-	if (entry->session && entry->pidfd >= 0)
-		(void)epoll_ctl(callers->watch_fd, EPOLL_CTL_DEL, entry->pidfd,
-				NULL);
+	--*(entry->session ? &callers->n_sessions : &callers->n_verbs);
+	if (entry->session)
+		watch(callers, entry, EPOLL_CTL_DEL);
 	*entry->link = entry->next;
 	if (entry->next)
 		entry->next->link = entry->link;

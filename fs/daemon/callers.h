@@ -1,6 +1,7 @@
 /*
  * Who is connected to the control socket: verbs, few and short, and sessions of
- * ranks, many and as long as training runs.
+ * ranks, many and as long as training runs.  All ranks of a job come at once,
+ * so who has not said yet what it wants counts as a session.
  */
 #ifndef CFS_DAEMON_CALLERS_H
 #define CFS_DAEMON_CALLERS_H
@@ -31,12 +32,12 @@ struct cfs_callers {
 
 CFS_MUST_CHECK int cfs_callers_init(struct cfs_callers *callers);
 void cfs_callers_fini(struct cfs_callers *callers);
-/* false: there are too many of its kind, or none is wanted any more. */
+/* As a session.  false: there are too many, or none is wanted any more. */
 bool cfs_callers_enter(struct cfs_callers *callers,
 		       struct cfs_callers_entry *entry);
-/* One that entered to run a verb stays as a session; false as above. */
-bool cfs_callers_stay(struct cfs_callers *callers,
-		      struct cfs_callers_entry *entry);
+/* It runs a verb; false as above, of verbs. */
+bool cfs_callers_ask(struct cfs_callers *callers,
+		     struct cfs_callers_entry *entry);
 /* Its descriptor may be closed afterwards, not before. */
 void cfs_callers_leave(struct cfs_callers *callers,
 		       struct cfs_callers_entry *entry);

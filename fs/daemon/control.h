@@ -110,11 +110,14 @@ CFS_MUST_CHECK int cfs_control_start(const char *store_path,
 void cfs_control_stop(struct cfs_control *control); /* verbs are told to stop */
 
 /*
- * After an unclean stop (cfs_store_was_unclean): each run's `latest` that names
- * a step that is not whole is rewritten to the newest whole one before it, and
- * what a prune or receive left half done is removed.  Of a store that may only
- * be read the log tells the former, and all stays.  Before serving.
+ * Before serving.  What a process that is gone left half removed or half made
+ * goes, also after a clean stop.  After an unclean one (cfs_store_was_unclean)
+ * each run's `latest` that names a step that is not whole is rewritten to the
+ * newest whole one before it.  Of a store that may only be read the log tells
+ * the latter, and all stays.
  */
+CFS_MUST_CHECK int cfs_daemon_recover(struct cfs_verb_context *context);
+/* The latter alone. */
 CFS_MUST_CHECK int
 cfs_daemon_recover_pointers(struct cfs_verb_context *context);
 

@@ -105,14 +105,9 @@ static void answer(struct caller *c, int r, const struct cfs_error *err,
 }
 
 /* Root and the owner of the store's directory; nobody else. */
-static bool is_privileged(const struct caller *c)
-{
-	return c->peer.uid == 0 || c->peer.uid == c->control->owner;
-}
-
 static int authorise(const struct caller *c, struct cfs_error *err)
 {
-	if (is_privileged(c))
+	if (c->peer.uid == 0 || c->peer.uid == c->control->owner)
 		return 0;
 	return cfs_fail(err, -EPERM,
 			"%s: only root and the owner of the store (uid %u) "
@@ -149,9 +144,6 @@ static int run_session(struct caller *c, const cJSON *arguments,
 	r = cfs_peer_read_groups(c->entry.fd, &c->peer);
 	if (r < 0)
 		return r;
-	if (!cfs_callers_stay(&c->control->callers, &c->entry))
-		return cfs_fail(err, -EAGAIN,
-				"too many ranks are connected; try again");
 	set_limits(c->entry.fd, 0, SESSION_SECONDS);
 	c->answered = true;
 	context.session(context.session_arg, &context,
@@ -204,6 +196,9 @@ static int perform(struct caller *c, cJSON **result_out, struct cfs_error *err)
 	r = authorise(c, err);
 	if (r < 0)
 		return r;
+	if (!cfs_callers_ask(&c->control->callers, &c->entry))
+		return cfs_fail(err, -EAGAIN,
+				"too many callers at once; try again");
 	if (!verb)
 		return cfs_fail(err, -EINVAL, "the request names no verb");
 	r = run_verb(c, verb, arguments, result, err);
@@ -271,12 +266,8 @@ static void take_caller(struct cfs_control *control, int fd)
 	r = cfs_peer_read(fd, &c->peer);
 	c->entry.pidfd = c->peer.pidfd;
 	c->entry.uid = c->peer.uid;
-	if (!r) {
-		/* no other can ask for a verb, and shall not keep them out */
-		c->entry.session = !is_privileged(c);
-		r = cfs_callers_enter(&control->callers, &c->entry) ? 0
-								    : -EAGAIN;
-	}
+	if (!r && !cfs_callers_enter(&control->callers, &c->entry))
+		r = -EAGAIN;
 	if (!r) {
 		r = start(c);
 		if (!r)

@@ -6,7 +6,7 @@
  *  - HF Trainer: checkpoint-500/…, trainer_state.json near the end
  *  - Levanter:  step-1000/…, metadata.json last
  *  - torch DCP: .metadata last
- *  - any other that the rank client committed: ckptfs/step.json, with all else
+ *  - any that the rank client committed: ckptfs/step.json, with all else
  */
 #include "fs/daemon/layouts.h"
 
@@ -230,19 +230,29 @@ static int trainer(struct look *l)
 	return settle(l, l->state, "`trainer_state.json`");
 }
 
-/* It came into the run as a whole, if the client made it. */
-static int committed(struct look *l)
+int cfs_layout_committed(struct cfs_source *source, const char *path)
 {
-	_cleanup_(cfs_freep) char *path = cfs_path_join(
-		l->path, CFS_LAYOUT_RANKS "/" CFS_LAYOUT_RANKS_MARK);
+	_cleanup_(cfs_freep) char *mark =
+		cfs_path_join(path, CFS_LAYOUT_RANKS "/" CFS_LAYOUT_RANKS_MARK);
 	struct stat st;
 	int r;
 
-	if (!path)
+	if (!mark)
 		return -ENOMEM;
-	r = l->source->ops->stat(l->source, path, &st);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+	r = source->ops->stat(source, mark, &st);
+	if (r == -ENOENT || r == -ENOTDIR)
+		return 0;
+	return r < 0 ? r : S_ISREG(st.st_mode);
+}
+
+/* It came into the run as a whole, whatever its name makes of it. */
+static int committed(struct look *l, int r)
+{
+	int mark = l->ranks ? cfs_layout_committed(l->source, l->path) : 0;
+
+	if (mark <= 0)
+		return mark < 0 ? mark : r;
+	l->out->why[0] = '\0';
 	return is_whole(l);
 }
 
@@ -264,7 +274,7 @@ static int decide(struct look *l)
 		return settle(l, l->json, "`metadata.json`");
 	if (dcp)
 		return settle(l, l->metadata, "`.metadata`");
-	return l->ranks ? committed(l) : 0;
+	return 0;
 }
 
 int cfs_layout_look(struct cfs_source *source, const char *run,
@@ -280,7 +290,9 @@ int cfs_layout_look(struct cfs_source *source, const char *run,
 	*out = (struct cfs_layout_facts){0};
 	l.out = out;
 	r = source->ops->readdir(source, path, note, &l);
-	return r < 0 ? r : decide(&l);
+	if (r == 0)
+		r = decide(&l);
+	return r < 0 ? r : committed(&l, r);
 }
 
 int cfs_layout_pointer(struct cfs_source *source, const char *run,

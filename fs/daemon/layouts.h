@@ -30,6 +30,9 @@ struct cfs_layout_facts {
 CFS_MUST_CHECK int cfs_layout_look(struct cfs_source *source, const char *run,
 				   const char *name,
 				   struct cfs_layout_facts *out);
+/* Did ranks commit the step @path?  1, or 0. */
+CFS_MUST_CHECK int cfs_layout_committed(struct cfs_source *source,
+					const char *path);
 /* The pointer that is no `latest`: Megatron's, a number. */
 #define CFS_LAYOUT_POINTER "latest_checkpointed_iteration.txt"
 /* What it names: 1, or 0. */

@@ -256,6 +256,9 @@ int cfs_nstree_trash(struct cfs_ns *ns, uint64_t *dir_out, char name_out[64])
 	r = make_dir(ns, &cred, ROOT, CFS_NSTREE_TRASH, 0700, &st);
 	if (r < 0)
 		return r;
+	/* who could change it would decide what gets a name in the store */
+	if ((st.st_uid != cred.uid && st.st_uid) || st.st_mode & 022)
+		return -EPERM;
 	*dir_out = st.st_ino;
 	snprintf(name_out, 64, "%016llx-%u", (unsigned long long)own_token(),
 		 atomic_fetch_add(&serial, 1));

@@ -52,7 +52,8 @@ CFS_MUST_CHECK int cfs_nstree_mkdirs(struct cfs_ns *ns,
 CFS_MUST_CHECK int cfs_nstree_remove(struct cfs_ns *ns, uint64_t dir,
 				     const char *name);
 
-/* The trash directory, made where it is not, and a new name for it. */
+/* The trash directory, made where it is not, and a new name for it.  -EPERM:
+ * another user than the daemon's or root may change it. */
 CFS_MUST_CHECK int cfs_nstree_trash(struct cfs_ns *ns, uint64_t *dir_out,
 				    char name_out[64]);
 /* Removes what processes that are gone left there, and, when it is empty then,

@@ -41,10 +41,10 @@ static int recover(struct cfs_opened *o)
 {
 	struct cfs_verb_context context;
 
-	if (!cfs_store_was_unclean(o->store) || cfs_store_read_only(o->store))
+	if (cfs_store_read_only(o->store))
 		return 0;
 	cfs_opened_context(o, &context);
-	return cfs_daemon_recover_pointers(&context);
+	return cfs_daemon_recover(&context);
 }
 
 int cfs_opened_open_as(const char *store_path,

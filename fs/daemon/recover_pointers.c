@@ -137,10 +137,18 @@ int cfs_daemon_recover_pointers(struct cfs_verb_context *context)
 {
 	struct recover c = {context, cfs_views_source(context->views),
 			    cfs_store_read_only(cfs_ns_store(context->ns))};
-	int r;
 
-	r = c.read_only ? 0 : cfs_nstree_sweep(context->ns);
+	return cfs_nstree_walk(context->ns, 1, "", on_object, &c);
+}
+
+int cfs_daemon_recover(struct cfs_verb_context *context)
+{
+	const struct cfs_store *store = cfs_ns_store(context->ns);
+	int r = cfs_store_read_only(store) ? 0 : cfs_nstree_sweep(context->ns);
+
 	if (r < 0)
 		(void)cfs_log_err(r, "removing what was left half removed");
-	return cfs_nstree_walk(context->ns, 1, "", on_object, &c);
+	return cfs_store_was_unclean(store)
+		       ? cfs_daemon_recover_pointers(context)
+		       : 0;
 }

@@ -36,6 +36,7 @@ struct cfs_put {
 	uint32_t rank;
 	uint32_t file;	   /* row of the file table */
 	uint64_t file_off; /* where its bytes begin there */
+	uint64_t hash;	   /* equal for equal bytes */
 };
 
 struct cfs_put_object {
@@ -66,8 +67,8 @@ typedef int cfs_puts_file_fn(void *arg, const char *name, struct cfs_map *map);
 
 /*
  * All files of the step, one after another.  -EINVAL: pieces that contradict
- * each other, leave a gap, or lack what the format needs; -ENOTSUP.  @err names
- * the tensor, and where ranks disagree, both.
+ * each other, overlap, leave a gap, or lack what the format needs; -ENOTSUP.
+ * @err names the tensor, and where ranks disagree, both.
  */
 CFS_MUST_CHECK int cfs_puts_universal(const struct cfs_puts *puts,
 				      cfs_puts_file_fn *fn, void *arg,

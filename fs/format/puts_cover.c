@@ -1,8 +1,8 @@
 /*
  * The pieces of one tensor as one map.  A piece is a list of runs, which are
  * contiguous both in it and in the tensor: one run where it is flat or cut
- * along the first dimension.  Swept from the front, lowest rank first where
- * several have the same elements; what no run covers is the gap.
+ * along the first dimension.  Swept from the front; what no run covers is the
+ * gap, and what two cover is refused: nothing tells which one is right.
  */
 #include "fs/format/puts_tensors.h"
 
@@ -25,8 +25,6 @@ struct sweep {
 	const struct cfs_put_pieces *pieces;
 	struct run *runs; /* by start, then rank */
 	size_t n;
-	const struct run **heap; /* of those that cover the place: by rank */
-	size_t n_heap;
 	uint32_t size; /* of an element */
 	struct cfs_map *map;
 	struct cfs_error *err;
@@ -106,42 +104,6 @@ static void sort_runs(struct sweep *s)
 		}
 }
 
-/* ---- the heap of runs that cover the place: the lowest rank on top ---- */
-
-static bool before(const struct run *a, const struct run *b)
-{
-	return a->rank != b->rank ? a->rank < b->rank : a < b;
-}
-
-static void heap_push(struct sweep *s, const struct run *run)
-{
-	size_t i = s->n_heap++;
-
-	for (; i && before(run, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
-		s->heap[i] = s->heap[(i - 1) / 2];
-	s->heap[i] = run;
-}
-
-static void heap_pop(struct sweep *s)
-{
-	const struct run *last = s->heap[--s->n_heap];
-	size_t i = 0;
-
-	for (;;) {
-		size_t k = 2 * i + 1;
-
-		if (k >= s->n_heap)
-			break;
-		if (k + 1 < s->n_heap && before(s->heap[k + 1], s->heap[k]))
-			k++;
-		if (!before(s->heap[k], last))
-			break;
-		s->heap[i] = s->heap[k];
-		i = k;
-	}
-	s->heap[i] = last;
-}
-
 /* ---- the sweep ---- */
 
 /* "[3, 0]" */
@@ -179,45 +141,44 @@ static int fail_gap(const struct sweep *s, uint64_t from, uint64_t to)
 			(unsigned long long)s->pieces->numel, first, last);
 }
 
-static int emit(const struct sweep *s, const struct run *run, uint64_t from,
-		uint64_t to)
+static int fail_overlap(const struct sweep *s, const struct run *a,
+			const struct run *b)
 {
-	return cfs_map_add_range(s->map, run->file,
-				 run->off + (from - run->start) * s->size,
-				 (to - from) * s->size);
+	const struct cfs_put *p = cfs_put_piece(s->pieces, 0);
+	uint64_t end = CFS_MIN(a->start + a->count, b->start + b->count);
+
+	return cfs_fail(s->err, -EINVAL,
+			"tensor %s (%s): ranks %u and %u both put elements "
+			"%llu to %llu, in slices that are not the same",
+			p->name, p->role, CFS_MIN(a->rank, b->rank),
+			CFS_MAX(a->rank, b->rank), (unsigned long long)b->start,
+			(unsigned long long)(end - 1));
 }
 
-static int sweep_all(struct sweep *s)
+static int sweep_all(const struct sweep *s)
 {
-	uint64_t at = 0, end = s->pieces->numel;
-	size_t next = 0;
+	uint64_t at = 0;
 
-	while (at < end) {
-		const struct run *top;
-		uint64_t to;
+	for (size_t i = 0; i < s->n; i++) {
+		const struct run *run = &s->runs[i];
 		int r;
 
-		while (next < s->n && s->runs[next].start <= at)
-			heap_push(s, &s->runs[next++]);
-		while (s->n_heap && s->heap[0]->start + s->heap[0]->count <= at)
-			heap_pop(s);
-		to = next < s->n ? s->runs[next].start : end;
-		if (!s->n_heap)
-			return fail_gap(s, at, to);
-		top = s->heap[0];
-		to = CFS_MIN(to, top->start + top->count);
-		r = emit(s, top, at, to);
+		if (run->start > at)
+			return fail_gap(s, at, run->start);
+		if (run->start < at)
+			return fail_overlap(s, run - 1, run);
+		r = cfs_map_add_range(s->map, run->file, run->off,
+				      run->count * s->size);
 		if (r < 0)
 			return r;
-		at = to;
+		at += run->count;
 	}
-	return 0;
+	return at < s->pieces->numel ? fail_gap(s, at, s->pieces->numel) : 0;
 }
 
 static int cover_runs(struct sweep *s, uint64_t n)
 {
 	_cleanup_(cfs_freep) struct run *runs = NULL;
-	_cleanup_(cfs_freep) const struct run **heap = NULL;
 	const struct cfs_put *p = cfs_put_piece(s->pieces, 0);
 
 	if (n > RUNS_MAX)
@@ -227,8 +188,7 @@ static int cover_runs(struct sweep *s, uint64_t n)
 				"dimensions, or evenly",
 				p->name, p->role, (unsigned long long)RUNS_MAX);
 	runs = s->runs = calloc(n + 1, sizeof(*runs));
-	heap = s->heap = calloc(n + 1, sizeof(*heap));
-	if (!runs || !heap)
+	if (!runs)
 		return -ENOMEM;
 	for (size_t i = 0; i < s->pieces->n; i++)
 		add_runs(s, cfs_put_piece(s->pieces, i));

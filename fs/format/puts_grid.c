@@ -29,7 +29,7 @@ static bool is_grid(struct grid *g)
 		g->n_cells *= g->cells[k];
 		g->box *= f->extent[k];
 	}
-	if (g->n_cells > g->pieces->n)
+	if (g->n_cells != g->pieces->n)
 		return false;
 	for (size_t i = 0; i < g->pieces->n; i++) {
 		const struct cfs_put *p = cfs_put_piece(g->pieces, i);
@@ -44,7 +44,7 @@ static bool is_grid(struct grid *g)
 	return true;
 }
 
-/* Pieces come by rank, so the first one in a cell is the lowest rank's. */
+/* No two pieces are the same, so that each has a cell of its own. */
 static bool fill_cells(struct grid *g)
 {
 	uint64_t filled = 0;
@@ -55,10 +55,8 @@ static bool fill_cells(struct grid *g)
 
 		for (uint32_t k = 0; k < p->ndim; k++)
 			cell = cell * g->cells[k] + p->offset[k] / p->extent[k];
-		if (!g->at[cell]) {
-			g->at[cell] = p;
-			filled++;
-		}
+		filled += !g->at[cell];
+		g->at[cell] = p;
 	}
 	return filled == g->n_cells;
 }

@@ -218,6 +218,10 @@ static int make_whole(const struct cfs_put_tensors *t,
 		r = check_alike(v->first, cfs_put_piece(&pieces, i), err);
 	if (r < 0)
 		return r;
+	r = cfs_put_replicas(&pieces, err);
+	if (r < 0)
+		return r;
+	v->n = pieces.n;
 	for (uint32_t i = 0; i < v->first->ndim; i++)
 		pieces.numel *= v->first->shape[i];
 	v->numel = pieces.numel;

@@ -1,9 +1,10 @@
 /*
  * What was put, as whole tensors.  Private to fs/format.
  *
- *   group   puts of one (name, role) -> one tensor; they must agree
- *   cover   its pieces -> the map of all of it, row-major; no gap
- *   grid    … where the pieces are equal boxes
+ *   group     puts of one (name, role) -> one tensor; they must agree
+ *   replicas  its pieces -> each slice once; equal where there were more
+ *   cover     its pieces -> the map of all of it, row-major; no gap, no overlap
+ *   grid      … where the pieces are equal boxes
  */
 #ifndef CFS_FORMAT_PUTS_TENSORS_H
 #define CFS_FORMAT_PUTS_TENSORS_H
@@ -43,12 +44,10 @@ const struct cfs_put_tensor *
 cfs_put_tensors_find(const struct cfs_put_tensors *tensors, const char *name,
 		     const char *role);
 
-/* ---- puts_cover.c ---- */
-
 /* The pieces of one tensor, in order of rank. */
 struct cfs_put_pieces {
 	const struct cfs_put *puts;
-	const uint32_t *rows;
+	uint32_t *rows;
 	size_t n;
 	uint64_t numel;
 	struct cfs_filetab *files;
@@ -60,7 +59,16 @@ cfs_put_piece(const struct cfs_put_pieces *pieces, size_t i)
 	return &pieces->puts[pieces->rows[i]];
 }
 
-/* Appends the whole tensor; -EINVAL: the gap. */
+/* ---- puts_replicas.c ---- */
+
+/* Keeps the lowest rank's of each slice; -EINVAL: one that differs. */
+CFS_MUST_CHECK int cfs_put_replicas(struct cfs_put_pieces *pieces,
+				    struct cfs_error *err);
+
+/* ---- puts_cover.c ---- */
+
+/* Appends the whole tensor, each slice of which is there once; -EINVAL: the
+ * gap, or which slices overlap. */
 CFS_MUST_CHECK int cfs_put_cover(const struct cfs_put_pieces *pieces,
 				 struct cfs_map *map, struct cfs_error *err);
 

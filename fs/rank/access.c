@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "store/ns/ns.h"
 #include "store/util/error.h"
@@ -44,6 +45,13 @@ static int refuse(struct cfs_error *err, const char *path, size_t len,
 			search ? " to search it" : "");
 }
 
+static int refuse_link(struct cfs_error *err, const char *path, size_t len)
+{
+	return cfs_fail(err, -ELOOP,
+			"%.*s: is a symbolic link: name what it leads to",
+			(int)len, path);
+}
+
 /* @at becomes the entry @name (of @n bytes) of it. */
 static int step(struct cfs_ns *ns, uint64_t *at, const char *name, size_t n,
 		struct stat *st)
@@ -76,6 +84,8 @@ int cfs_access_check(struct cfs_ns *ns, const char *path,
 		struct stat next;
 		size_t n = strcspn(path + i, "/");
 
+		if (S_ISLNK(st.st_mode))
+			return refuse_link(err, path, i - 1);
 		if (!S_ISDIR(st.st_mode))
 			return cfs_fail(err, -ENOTDIR, "%.*s: not a directory",
 					(int)i - 1, path);
@@ -96,5 +106,7 @@ int cfs_access_check(struct cfs_ns *ns, const char *path,
 	}
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", path[0] ? path : "/");
+	if (S_ISLNK(st.st_mode) && want & W_OK)
+		return refuse_link(err, path, i);
 	return may(user, &st, want) ? 0 : refuse(err, path, i, false);
 }

@@ -20,7 +20,8 @@ struct cfs_access_user {
 /*
  * Directories above @path may be searched and @path (or, where it is not
  * there, the last directory that is) may be used as @want says: R_OK, W_OK,
- * X_OK.  Root may all.  0, -EACCES with the directory named, -ENOTDIR, ….
+ * X_OK.  Root may all.  0, -EACCES with the directory named, -ENOTDIR,
+ * -ELOOP (a symbolic link on the way, or at the end of what is written to), ….
  */
 CFS_MUST_CHECK int cfs_access_check(struct cfs_ns *ns, const char *path,
 				    const struct cfs_access_user *user,

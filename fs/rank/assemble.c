@@ -254,6 +254,11 @@ int cfs_assemble_name_check(const char *name, struct cfs_error *err)
 	return cfs_assemble_dirs_check(name, err);
 }
 
+uint64_t cfs_assemble_files(const struct cfs_assemble *a)
+{
+	return a->dirs.n_files;
+}
+
 int cfs_assemble_create(struct cfs_assemble *a, const char *name,
 			struct cfs_ns_file **file_out, struct cfs_error *err)
 {

@@ -37,6 +37,9 @@ void cfs_assemble_freep(struct cfs_assemble **a);
 CFS_MUST_CHECK int cfs_assemble_name_check(const char *name,
 					   struct cfs_error *err);
 
+/* How many files were made. */
+uint64_t cfs_assemble_files(const struct cfs_assemble *a);
+
 /* A new file @name, directories on the way to it made where they are not.
  * -EEXIST, -ENOTDIR with @name in @err. */
 CFS_MUST_CHECK int cfs_assemble_create(struct cfs_assemble *a, const char *name,

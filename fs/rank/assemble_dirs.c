@@ -116,5 +116,6 @@ int cfs_assemble_dirs_create(struct cfs_assemble_dirs *d, const char *name,
 	if (r < 0)
 		return cfs_fail_prefix(err, r, "%s", name);
 	cfs_ns_forget(d->ns, st.st_ino, 1);
+	d->n_files++;
 	return 0;
 }

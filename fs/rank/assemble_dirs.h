@@ -12,6 +12,7 @@ struct cfs_assemble_dirs {
 	char *last; /* the directory that was made or found last; or NULL */
 	size_t last_len;
 	uint64_t last_ino;
+	uint64_t n_files; /* made */
 };
 void cfs_assemble_dirs_fini(struct cfs_assemble_dirs *d);
 

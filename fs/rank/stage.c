@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/daemon/nstree.h"
+#include "fs/daemon/steps.h"
 #include "fs/daemon/verb.h"
 #include "fs/rank/access.h"
 #include "fs/rank/stage_internal.h"
@@ -22,8 +24,8 @@ const char *cfs_stage_pointer(const struct cfs_stage *stage)
 {
 	if (stage->options.pointer)
 		return stage->options.pointer;
-	return !strcmp(stage->options.format, "universal") ? "latest_universal"
-							   : "latest";
+	return !strcmp(stage->options.format, "universal") ? CFS_STEPS_UNIVERSAL
+							   : CFS_STEPS_LATEST;
 }
 
 /* ---- options ---- */
@@ -32,6 +34,19 @@ static bool is_component(const char *name)
 {
 	return name[0] && !strchr(name, '/') && strcmp(name, ".") != 0 &&
 	       strcmp(name, "..") != 0 && strlen(name) <= 255;
+}
+
+/* "@dp8" is a view's name, wherever it stands. */
+static bool has_view(const char *path)
+{
+	return path[0] == '@' || strstr(path, "/@");
+}
+
+static bool is_pointer(const char *name)
+{
+	return !strcmp(name, CFS_STEPS_LATEST) ||
+	       !strcmp(name, CFS_STEPS_UNIVERSAL) ||
+	       !strcmp(name, CFS_LAYOUT_POINTER);
 }
 
 static bool is_hidden(const char *run)
@@ -43,18 +58,22 @@ static bool is_hidden(const char *run)
 
 static int check_names(const struct cfs_stage_options *o, struct cfs_error *err)
 {
-	if (!cfs_source_path_ok(o->run) || is_hidden(o->run))
+	if (!cfs_source_path_ok(o->run) || is_hidden(o->run) ||
+	    has_view(o->run))
 		return cfs_fail(err, -EINVAL, "\"%s\" can be no run", o->run);
-	if (!is_component(o->step) || (!o->run[0] && is_hidden(o->step)))
+	if (!is_component(o->step) || has_view(o->step) ||
+	    (!o->run[0] && is_hidden(o->step)) || is_pointer(o->step))
 		return cfs_fail(err, -EINVAL,
 				"\"%s\" can be no step: one name of a "
-				"directory, without \"/\"",
+				"directory, without \"/\" and \"@\" in front, "
+				"and no pointer's",
 				o->step);
 	if (o->pointer && o->pointer[0] &&
-	    (!is_component(o->pointer) || is_hidden(o->pointer)))
+	    (!is_component(o->pointer) || has_view(o->pointer) ||
+	     is_hidden(o->pointer)))
 		return cfs_fail(err, -EINVAL,
 				"\"%s\" can be no pointer: one name of a file, "
-				"without \"/\"",
+				"without \"/\" and \"@\" in front",
 				o->pointer);
 	return 0;
 }
@@ -84,14 +103,15 @@ static int check_options(const struct cfs_stage *stage, struct cfs_error *err)
 	return 0;
 }
 
-static int copy_string(const char **s)
+/* A pointer that is not ours never stays. */
+static void copy_string(const char **s, int *r)
 {
 	if (*s)
 		*s = strdup(*s);
-	return *s ? 0 : -ENOMEM;
+	if (!*s)
+		*r = -ENOMEM;
 }
 
-/* What fails halfway leaves NULL, never a borrowed pointer. */
 static int copy_options(struct cfs_stage *stage,
 			const struct cfs_stage_options *from)
 {
@@ -108,11 +128,11 @@ static int copy_options(struct cfs_stage *stage,
 	} else if (bytes) {
 		memcpy(groups, from->groups, bytes);
 	}
-	if (copy_string(&o->run) < 0 || copy_string(&o->step) < 0 ||
-	    copy_string(&o->format) < 0)
-		r = -ENOMEM;
-	if (from->pointer && copy_string(&o->pointer) < 0)
-		r = -ENOMEM;
+	copy_string(&o->run, &r);
+	copy_string(&o->step, &r);
+	copy_string(&o->format, &r);
+	if (from->pointer)
+		copy_string(&o->pointer, &r);
 	o->dp = CFS_MAX(o->dp, 1u);
 	o->tp = CFS_MAX(o->tp, 1u);
 	o->pp = CFS_MAX(o->pp, 1u);
@@ -123,7 +143,7 @@ static int copy_options(struct cfs_stage *stage,
 
 /* The directory of this process's own; a sweep may remove the trash before
  * there is something in it. */
-static int make_hidden(struct cfs_stage *stage)
+static int make_hidden(struct cfs_stage *stage, struct cfs_error *err)
 {
 	struct cfs_ns *ns = stage->context->ns;
 	struct cfs_ns_cred cred = {geteuid(), getegid()};
@@ -137,6 +157,11 @@ static int make_hidden(struct cfs_stage *stage)
 			r = cfs_ns_mkdir(ns, &cred, stage->trash, name, 0700,
 					 &st);
 	}
+	if (r == -EPERM)
+		return cfs_fail(err, r,
+				"%s belongs to another user, or others may "
+				"write to it: it has to be removed",
+				CFS_NSTREE_TRASH);
 	if (r < 0)
 		return r;
 	cfs_ns_forget(ns, st.st_ino, 1);
@@ -190,7 +215,7 @@ static int make_step(struct cfs_stage *stage)
 	return cfs_assemble_new(ns, st.st_ino, &owner, &stage->files);
 }
 
-static int check_access(const struct cfs_stage *stage, struct cfs_error *err)
+int cfs_stage_check_access(const struct cfs_stage *stage, struct cfs_error *err)
 {
 	const struct cfs_stage_options *o = &stage->options;
 	struct cfs_access_user user = {o->uid, o->gid, o->groups, o->n_groups};
@@ -219,18 +244,20 @@ int cfs_stage_new(struct cfs_verb_context *context,
 	if (r == 0)
 		r = check_options(stage, err);
 	if (r == 0)
-		r = check_access(stage, err);
+		r = cfs_stage_check_access(stage, err);
 	if (r == 0)
 		r = cfs_stage_look(stage, err);
 	if (r < 0)
 		return r;
 	stage->parts =
 		calloc(CFS_MAX(options->n_ranks, 1u), sizeof(*stage->parts));
-	r = stage->parts ? make_hidden(stage) : -ENOMEM;
+	r = stage->parts ? make_hidden(stage, err) : -ENOMEM;
 	if (r == 0)
 		r = make_step(stage);
 	if (r < 0)
-		return cfs_fail_prefix(err, r, "%s", options->step);
+		return err && err->text[0]
+			       ? r
+			       : cfs_fail_prefix(err, r, "%s", options->step);
 	*out = cfs_steal(stage);
 	return 0;
 }

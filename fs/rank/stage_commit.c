@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/rank/stage_internal.h"
 #include "store/ns/ns.h"
 #include "store/util/error.h"
@@ -40,7 +42,7 @@ static int write_objects(struct cfs_stage *stage, struct cfs_error *err)
 		const struct cfs_stage_object *o = &stage->objects[i];
 		_cleanup_(cfs_freep) char *path = NULL;
 
-		if (asprintf(&path, "ckptfs/%s", o->name) < 0) {
+		if (asprintf(&path, CFS_LAYOUT_RANKS "/%s", o->name) < 0) {
 			path = NULL;
 			return -ENOMEM;
 		}
@@ -48,6 +50,30 @@ static int write_objects(struct cfs_stage *stage, struct cfs_error *err)
 				       err);
 	}
 	return r;
+}
+
+/* Says that all of the step is there: it gets its name with it. */
+static int write_mark(struct cfs_stage *stage, struct cfs_error *err)
+{
+	_cleanup_(cfs_freep) char *text = NULL;
+	uint64_t id;
+
+	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+		return -EIO;
+	if (asprintf(&text,
+		     "{\"ckptfs\": \"%s\", \"format\": \"%s\", "
+		     "\"ranks\": %u, \"save\": \"%016llx\", "
+		     "\"files\": %llu}\n",
+		     CFS_VERSION, stage->options.format, stage->options.n_ranks,
+		     (unsigned long long)id,
+		     (unsigned long long)cfs_assemble_files(stage->files)) <
+	    0) {
+		text = NULL;
+		return -ENOMEM;
+	}
+	return cfs_assemble_bytes(stage->files,
+				  CFS_LAYOUT_RANKS "/" CFS_LAYOUT_RANKS_MARK,
+				  text, strlen(text), err);
 }
 
 static int write_pointer(struct cfs_stage *stage)
@@ -86,6 +112,8 @@ int cfs_stage_commit(struct cfs_stage *stage, struct cfs_error *err)
 		r = cfs_stage_format(stage, err);
 	if (r == 0)
 		r = write_objects(stage, err);
+	if (r == 0)
+		r = write_mark(stage, err);
 	if (r == 0)
 		r = write_pointer(stage);
 	if (r == 0)

@@ -52,6 +52,7 @@ struct cfs_stage {
 	struct cfs_verb_context *context;
 	struct cfs_stage_options options; /* strings are copies */
 	uint64_t trash, dir, step_dir;	  /* inodes */
+	uint64_t run;	 /* inode when the save began; 0: it was not there */
 	char hidden[64]; /* dir's name in trash; "": not made */
 
 	pthread_mutex_t lock; /* what follows, until commit */
@@ -71,10 +72,36 @@ CFS_MUST_CHECK int cfs_stage_format(struct cfs_stage *stage,
 /* The step and its pointer get their names (stage_publish.c). */
 CFS_MUST_CHECK int cfs_stage_publish(struct cfs_stage *stage,
 				     struct cfs_error *err);
-/* Is there something in the way?  Looked at when a save begins, too. */
-CFS_MUST_CHECK int cfs_stage_look(const struct cfs_stage *stage,
-				  struct cfs_error *err);
+/* May the user do it?  (stage.c) */
+CFS_MUST_CHECK int cfs_stage_check_access(const struct cfs_stage *stage,
+					  struct cfs_error *err);
 /* What the pointer's file is called; "": there is none. */
 const char *cfs_stage_pointer(const struct cfs_stage *stage);
+
+/* ---- stage_look.c ---- */
+
+enum cfs_stage_step {
+	CFS_STAGE_NONE,
+	CFS_STAGE_EMPTY, /* a directory with nothing in it */
+	CFS_STAGE_STEP,	 /* what may be replaced */
+};
+struct cfs_stage_seen {
+	enum cfs_stage_step step;
+	bool pointer;
+};
+
+/* Is there something in the way?  Notes the run's inode. */
+CFS_MUST_CHECK int cfs_stage_look(struct cfs_stage *stage,
+				  struct cfs_error *err);
+/* The same in the directory @run, and what is there. */
+CFS_MUST_CHECK int cfs_stage_look_in(const struct cfs_stage *stage,
+				     uint64_t run, struct cfs_stage_seen *seen,
+				     struct cfs_error *err);
+/* -EBUSY: a step of that name may not go. */
+CFS_MUST_CHECK int cfs_stage_check_pin(const struct cfs_stage *stage,
+				       struct cfs_error *err);
+/* -EEXIST: what changed places with the step is not empty. */
+CFS_MUST_CHECK int cfs_stage_check_empty(const struct cfs_stage *stage,
+					 struct cfs_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/daemon/layouts.h"
 #include "fs/rank/stage_stream.h"
 #include "store/ns/ns.h"
 #include "store/util/error.h"
@@ -28,11 +29,27 @@ static int claim(struct cfs_stage *stage, char kind, uint32_t rank,
 	return n ? 0 : -ENOMEM;
 }
 
+/* Beside what the step has of its own, and what views are called. */
+static int check_file_name(const char *name, struct cfs_error *err)
+{
+	const size_t own = strlen(CFS_LAYOUT_RANKS);
+
+	if (name[0] == '@')
+		return cfs_fail(err, -EINVAL,
+				"%s: names with \"@\" in front are views'",
+				name);
+	if (!strncmp(name, CFS_LAYOUT_RANKS, own) &&
+	    (!name[own] || name[own] == '/'))
+		return cfs_fail(err, -EINVAL, "%s: %s/ is for objects: put one",
+				name, CFS_LAYOUT_RANKS);
+	return cfs_assemble_name_check(name, err);
+}
+
 int cfs_stage_file(struct cfs_stage *stage, uint32_t rank, const char *name,
 		   struct cfs_stage_stream **out, struct cfs_error *err)
 {
 	_cleanup_(cfs_stage_stream_freep) struct cfs_stage_stream *s = NULL;
-	int r = cfs_assemble_name_check(name, err);
+	int r = check_file_name(name, err);
 
 	if (r == 0)
 		r = cfs_stage_stream_new(stage, CFS_STAGE_IS_FILE, rank, name,
@@ -57,6 +74,10 @@ int cfs_stage_object(struct cfs_stage *stage, uint32_t rank, const char *name,
 	_cleanup_(cfs_freep) char *path = NULL;
 	int r = cfs_assemble_name_check(name, err);
 
+	if (r == 0 && !strcmp(name, CFS_LAYOUT_RANKS_MARK))
+		return cfs_fail(err, -EINVAL,
+				"object %s: every step has one of its own",
+				name);
 	if (r == 0 && strchr(name, '/'))
 		return cfs_fail(err, -EINVAL,
 				"object %s: its name must be one component",
@@ -66,7 +87,7 @@ int cfs_stage_object(struct cfs_stage *stage, uint32_t rank, const char *name,
 					 &s, err);
 	if (r < 0)
 		return r;
-	if (asprintf(&path, "ckptfs/%s", name) < 0) {
+	if (asprintf(&path, CFS_LAYOUT_RANKS "/%s", name) < 0) {
 		path = NULL;
 		return -ENOMEM;
 	}

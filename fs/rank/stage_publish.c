@@ -85,8 +85,14 @@ static int enter_run(struct publish *p)
 		r = enter(p, p->run, name, &p->run);
 		at += n + (at[n] == '/');
 	}
-	return r < 0 ? cfs_fail_prefix(p->err, r, "%s", p->stage->options.run)
-		     : 0;
+	if (r < 0)
+		return cfs_fail_prefix(p->err, r, "%s", p->stage->options.run);
+	if (p->stage->run && p->run != p->stage->run)
+		return cfs_fail(p->err, -ESTALE,
+				"%s: is another directory than when the save "
+				"began",
+				p->stage->options.run);
+	return 0;
 }
 
 /* Nothing of a save that failed is left, unless somebody uses it by now. */
@@ -100,88 +106,6 @@ static void leave_run(struct publish *p)
 		forget(p->stage, p->made[p->n_made].dir,
 		       p->made[p->n_made].name);
 	}
-}
-
-/* ---- what is in the way ---- */
-
-/* What has @name in the run: 1, or 0. */
-static int look(const struct cfs_stage *stage, uint64_t run, const char *name,
-		struct stat *st)
-{
-	int r = cfs_ns_lookup(stage->context->ns, run, name, st);
-
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	cfs_ns_forget(stage->context->ns, st->st_ino, 1);
-	return 1;
-}
-
-static int exists(const struct cfs_stage *stage, struct cfs_error *err)
-{
-	return cfs_fail(err, -EEXIST,
-			"%s%s%s is there already: ask to replace it, or save "
-			"under another name",
-			stage->options.run, stage->options.run[0] ? "/" : "",
-			stage->options.step);
-}
-
-/* In a directory with the sticky bit only owners move what is there. */
-static int check_owner(const struct cfs_stage *stage, const struct stat *run,
-		       const struct stat *st, const char *name,
-		       struct cfs_error *err)
-{
-	uid_t uid = stage->options.uid;
-
-	if (!uid || !(run->st_mode & S_ISVTX) || run->st_uid == uid ||
-	    st->st_uid == uid)
-		return 0;
-	return cfs_fail(err, -EPERM, "%s belongs to another user", name);
-}
-
-/* Both names in @run; *step_out and *pointer_out say what is there. */
-static int look_both(const struct cfs_stage *stage, uint64_t run,
-		     bool *step_out, bool *pointer_out, struct cfs_error *err)
-{
-	const char *step = stage->options.step;
-	const char *pointer = cfs_stage_pointer(stage);
-	struct stat dir = {0}, st = {0};
-	int r = cfs_ns_getattr(stage->context->ns, run, &dir);
-
-	*step_out = *pointer_out = false;
-	if (r == 0)
-		r = look(stage, run, step, &st);
-	if (r < 0)
-		return r;
-	*step_out = r;
-	if (r && !stage->options.replace)
-		return exists(stage, err);
-	if (r && !S_ISDIR(st.st_mode))
-		return cfs_fail(err, -ENOTDIR, "%s is no directory", step);
-	r = r ? check_owner(stage, &dir, &st, step, err) : 0;
-	if (r < 0 || !pointer[0])
-		return r;
-	r = look(stage, run, pointer, &st);
-	if (r <= 0)
-		return r;
-	*pointer_out = true;
-	if (S_ISDIR(st.st_mode))
-		return cfs_fail(err, -EISDIR, "%s is a directory", pointer);
-	return check_owner(stage, &dir, &st, pointer, err);
-}
-
-int cfs_stage_look(const struct cfs_stage *stage, struct cfs_error *err)
-{
-	bool step, pointer;
-	struct stat st;
-	int r = cfs_ns_walk(stage->context->ns, stage->options.run, &st);
-
-	if (r == -ENOENT)
-		return 0; /* it will be made */
-	if (r == 0 && !S_ISDIR(st.st_mode))
-		r = -ENOTDIR;
-	if (r < 0)
-		return cfs_fail_prefix(err, r, "%s", stage->options.run);
-	return look_both(stage, st.st_ino, &step, &pointer, err);
 }
 
 /* ---- the change ---- */
@@ -235,23 +159,36 @@ static void take_back(struct publish *p)
 	tell(p);
 }
 
+/* It was looked at before; what is out of the way now is what was seen? */
+static int check_replaced(const struct publish *p,
+			  const struct cfs_stage_seen *seen)
+{
+	if (seen->step == CFS_STAGE_EMPTY)
+		return cfs_stage_check_empty(p->stage, p->err);
+	return seen->step == CFS_STAGE_STEP
+		       ? cfs_stage_check_pin(p->stage, p->err)
+		       : 0;
+}
+
 static int move(struct publish *p)
 {
 	struct cfs_ns *ns = p->stage->context->ns;
-	bool step, pointer;
+	struct cfs_stage_seen seen;
 	size_t which;
 	int r = -EEXIST;
 
 	for (int i = 0; i < TRIES && (r == -EEXIST || r == -ENOENT); i++) {
-		r = look_both(p->stage, p->run, &step, &pointer, p->err);
+		r = cfs_stage_look_in(p->stage, p->run, &seen, p->err);
 		if (r < 0)
 			return r;
-		plan(p, step, pointer);
+		plan(p, seen.step != CFS_STAGE_NONE, seen.pointer);
 		r = cfs_ns_publish(ns, p->moves, p->n_moves, &which);
+		if (r < 0 && which < p->n_moves)
+			continue; /* nothing happened */
+		if (r == 0)
+			r = check_replaced(p, &seen);
 		if (r == 0)
 			r = cfs_ns_sync(ns);
-		else if (which < p->n_moves)
-			continue; /* nothing happened */
 		if (r < 0) {
 			take_back(p);
 			return r;
@@ -265,8 +202,11 @@ static int move(struct publish *p)
 int cfs_stage_publish(struct cfs_stage *stage, struct cfs_error *err)
 {
 	struct publish p = {.stage = stage, .err = err};
-	int r = enter_run(&p);
+	int r = cfs_stage_check_access(stage,
+				       err); /* things may have changed */
 
+	if (r == 0)
+		r = enter_run(&p);
 	if (r == 0)
 		r = move(&p);
 	if (r < 0)

@@ -1,7 +1,12 @@
-/* What ranks put: one part of a stage for each rank, cut on tensors' grids. */
+/*
+ * What ranks put: one part of a stage for each rank, cut on tensors' grids.
+ * Bytes go through a block of the stage's own, so that what is hashed is what
+ * is written, whatever becomes of the memory that they came from.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fs/rank/stage_stream.h"
@@ -9,6 +14,9 @@
 #include "store/ns/ns.h"
 #include "store/util/error.h"
 #include "store/util/grow.h"
+#include "store/util/hash.h"
+
+#define BLOCK_BYTES ((size_t)128 << 10)
 
 /* Where the slice begins in the whole tensor, in elements, if it lies there in
  * one piece; else in its box, which other jobs cut alike. */
@@ -111,6 +119,7 @@ int cfs_stage_put(struct cfs_stage *stage, const struct cfs_put *put,
 	if (r < 0)
 		return r;
 	s->left = cfs_put_bytes(&s->put);
+	s->put.hash = 0;
 	if (!stage->parts[put->rank].file)
 		r = open_part(stage, put->rank);
 	if (r == 0)
@@ -125,24 +134,50 @@ int cfs_stage_put(struct cfs_stage *stage, const struct cfs_put *put,
 	return 0;
 }
 
-int cfs_stage_put_write(struct cfs_stage_stream *s, const void *data,
-			size_t len, struct cfs_error *err)
+/* Blocks begin at the same places of every put: the hash does not depend on how
+ * its bytes came. */
+static int write_block(struct cfs_stage_stream *s, struct cfs_error *err)
 {
 	struct cfs_stage_part *part = &s->stage->parts[s->rank];
 	ssize_t n;
+
+	s->put.hash = cfs_hash64(s->block, s->block_len, s->put.hash);
+	n = cfs_ns_pwrite(part->file, s->block, s->block_len, part->end);
+	if (n < 0)
+		return cfs_fail_prefix(err, (int)n, "%s of rank %u", s->name,
+				       s->rank);
+	part->end += s->block_len;
+	s->block_len = 0;
+	return 0;
+}
+
+int cfs_stage_put_write(struct cfs_stage_stream *s, const void *data,
+			size_t len, struct cfs_error *err)
+{
+	const uint8_t *from = data;
+	int r = 0;
 
 	if (len > s->left)
 		return cfs_fail(err, -EINVAL,
 				"%s: rank %u sends more bytes than the slice "
 				"has",
 				s->name, s->rank);
-	n = cfs_ns_pwrite(part->file, data, len, part->end);
-	if (n < 0)
-		return cfs_fail_prefix(err, (int)n, "%s of rank %u", s->name,
-				       s->rank);
-	part->end += len;
-	s->left -= len;
-	return 0;
+	if (!s->block)
+		s->block = malloc(CFS_MIN(s->left, (uint64_t)BLOCK_BYTES));
+	if (!s->block)
+		return -ENOMEM;
+	while (len && r == 0) {
+		size_t n = CFS_MIN(len, BLOCK_BYTES - s->block_len);
+
+		memcpy(s->block + s->block_len, from, n);
+		s->block_len += n;
+		s->left -= n;
+		from += n;
+		len -= n;
+		if (s->block_len == BLOCK_BYTES || !s->left)
+			r = write_block(s, err);
+	}
+	return r;
 }
 
 int cfs_stage_put_end(struct cfs_stage_stream *s, struct cfs_error *err)

@@ -12,6 +12,7 @@ static void stream_free(struct cfs_stage_stream *s)
 	if (s->file)
 		cfs_ns_close_file(s->file);
 	cfs_buf_free(&s->data);
+	free(s->block);
 	free(s->name);
 	free(s);
 }

@@ -15,9 +15,11 @@ struct cfs_stage_stream {
 	struct cfs_stage *stage;
 	enum cfs_stage_kind kind;
 	uint32_t rank;
-	char *name;		  /* for words */
-	struct cfs_put put;	  /* a put */
-	uint64_t left;		  /* a put: bytes to come */
+	char *name;	    /* for words */
+	struct cfs_put put; /* a put */
+	uint64_t left;	    /* a put: bytes to come */
+	uint8_t *block;	    /* a put: what came and is not written */
+	size_t block_len;
 	struct cfs_ns_file *file; /* a file */
 	uint64_t at;
 	struct cfs_buf data; /* an object */

@@ -131,8 +131,10 @@ enum cfs_rank_memory {
  * [flat_start, flat_start + flat_count).  flat_count 0 means all of the box.
  * ZeRO shards are flat slices; tensor parallelism makes boxes.
  *
- * Every element of a tensor must be put by some rank; more than one may put
- * the same elements (replicas), and then the lowest rank's are kept.
+ * Every element of a tensor must be put by some rank.  Several ranks may put
+ * the same slice (replicas: the same box and flat range), and then the same
+ * bytes: commit fails where they differ, as where slices overlap otherwise, and
+ * names the tensor and both ranks.
  */
 struct cfs_rank_tensor {
 	size_t size;	  /* of this struct */

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-from rank_place import (PACKAGE, SEED, SOURCE, alone, fails, main, mounted,
-                        ranks)
+from rank_place import (BIN, PACKAGE, SEED, SOURCE, alone, fails, main,
+                        mounted, ranks)
 
 import torch
 
@@ -108,6 +108,9 @@ def test_files():
         assert read(f"{top}/tensor") == read(f"{top}/stream") == \
             big.numpy().tobytes()
         assert read(f"{top}/empty") == b""
+        said = subprocess.run([BIN, "ls", f"{s.mnt}/run"], text=True,
+                              capture_output=True, check=True).stdout
+        assert "step1" in said and "whole, latest" in said, said
         with rank.load() as step:
             assert step.step == "step1"
             assert step.object("rng") == b"1234"
@@ -357,7 +360,7 @@ def test_launchers():
                 env=dict(os.environ, PYTHONPATH=PACKAGE))
             assert done.returncode == 0, done.stderr[-3000:]
             assert sorted(os.listdir(f"{s.mnt}/run/{kind}")) == [
-                "part0", "part1"]
+                "ckptfs", "part0", "part1"]
 
 
 def test_progress():

@@ -17,6 +17,7 @@
 #include "store/map/map.h"
 #include "store/util/buf.h"
 #include "store/util/error.h"
+#include "store/util/hash.h"
 
 #define BED_RANKS_MAX	32
 #define BED_PUTS_MAX	4096
@@ -90,6 +91,8 @@ static inline void bed_put(struct bed *b, const struct cfs_put *like,
 			    whole + size * bed_place(&put, put.flat_start + i),
 			    size);
 	ck_assert_uint_eq(part->len - put.file_off, cfs_put_bytes(&put));
+	put.hash = cfs_hash64(part->data + put.file_off,
+			      part->len - put.file_off, 0);
 	b->puts[b->n_puts++] = put;
 }
 

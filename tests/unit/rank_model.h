@@ -14,7 +14,7 @@ struct tensor {
 };
 static const struct tensor model[] = {
 	{"emb.weight", 1030, 517},
-	{"l1.weight", 600, 517},
+	{"1.weight", 600, 517},
 	{"l1.bias", 600, 1},
 };
 static const char *const roles[] = {"master", "exp_avg", "exp_avg_sq"};

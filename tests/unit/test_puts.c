@@ -1,6 +1,6 @@
 /*
  * Slices to whole tensors: random tensors in random slices have the bytes they
- * had, lowest rank first; gaps and contradictions are refused by name.
+ * had; gaps, overlaps and contradictions are refused by name.
  */
 #include "tests/unit/puts_bed.h"
 
@@ -177,21 +177,16 @@ static void put_grid(struct bed *b, const struct tensor *t)
 	}
 }
 
-/* Of a rank behind all others, so that nothing of it is kept. */
+/* A slice that is there again, of the last rank. */
 static void put_replica(struct bed *b, const struct tensor *t)
 {
-	uint8_t *other = malloc(t->numel * 8);
-	struct cfs_put put = t->like;
+	size_t i = random_below(b->n_puts);
+	struct cfs_put put = b->puts[i];
 
-	ck_assert_ptr_nonnull(other);
-	memset(other, 0x5a, t->numel * 8);
+	if (strcmp(put.name, t->name) != 0)
+		return;
 	put.rank = b->n_ranks - 1;
-	if (put.ndim && put.shape[0] > 1) {
-		put.offset[0] = random_below(put.shape[0]);
-		put.extent[0] = 1 + random_below(put.shape[0] - put.offset[0]);
-	}
-	bed_put(b, &put, other);
-	free(other);
+	bed_put(b, &put, t->bytes);
 }
 
 #define N_TENSORS 12
@@ -215,9 +210,8 @@ START_TEST(test_random)
 			put_grid(&b, &tensors[i]);
 	}
 	b.n_ranks++;
-	for (uint32_t i = 0; i < N_TENSORS; i++)
-		if (random_below(2))
-			put_replica(&b, &tensors[i]);
+	for (uint32_t i = 0; i < 8 * N_TENSORS; i++)
+		put_replica(&b, &tensors[i % N_TENSORS]);
 	puts = bed_puts(&b);
 	ck_assert_msg(!cfs_put_tensors_init(&got, &puts, &b.err), "%s",
 		      b.err.text);
@@ -347,6 +341,65 @@ START_TEST(test_contradictions)
 }
 END_TEST
 
+/* Of what several ranks put, nothing is lost in silence. */
+START_TEST(test_replicas_differ)
+{
+	static struct bed b;
+	static const uint8_t zeros[256], other[256] = {[95] = 1};
+	struct cfs_put put = bed_whole(0, "w", "master", CFS_F32, 2, shape64);
+
+	bed_init(&b, 3);
+	put.extent[1] = 2;
+	bed_put(&b, &put, zeros);
+	put.rank = 2;
+	put.offset[1] = 2;
+	bed_put(&b, &put, zeros);
+	put.rank = 1;
+	bed_put(&b, &put, other);
+	expect_refused(&b, "tensor w (master): ranks 1 and 2 put the same "
+			   "elements with different values: replicas must be "
+			   "equal, or one rank puts it");
+}
+END_TEST
+
+/* Equal or not: also of wide rows, of columns, and where the number of
+ * elements is right. */
+START_TEST(test_overlap)
+{
+	static const uint64_t wide[] = {4, 2048};
+	static const uint8_t zeros[4 * 4 * 2048];
+	static struct bed b;
+	struct cfs_put put = bed_whole(0, "w", "master", CFS_F32, 2, shape64);
+
+	bed_init(&b, 2);
+	put.extent[0] = 4;
+	bed_put(&b, &put, zeros);
+	put.rank = 1;
+	put.offset[0] = 3;
+	put.extent[0] = 3;
+	bed_put(&b, &put, zeros);
+	expect_refused(&b, "tensor w (master): ranks 0 and 1 both put elements "
+			   "12 to 15, in slices that are not the same");
+	bed_init(&b, 2);
+	put = bed_whole(1, "w", "master", CFS_F32, 2, wide);
+	bed_put(&b, &put, zeros);
+	put.rank = 0;
+	put.extent[1] = 1024;
+	bed_put(&b, &put, zeros);
+	expect_refused(&b, "tensor w (master): ranks 0 and 1 both put elements "
+			   "0 to 1023, in slices that are not the same");
+	bed_init(&b, 2);
+	put = bed_whole(0, "w", "master", CFS_F32, 2, shape64);
+	put.extent[0] = 3;
+	bed_put(&b, &put, zeros);
+	put.rank = 1;
+	put.offset[0] = 2;
+	bed_put(&b, &put, zeros);
+	expect_refused(&b, "tensor w (master): ranks 0 and 1 both put elements "
+			   "8 to 11, in slices that are not the same");
+}
+END_TEST
+
 /* ---- what maps are made of ---- */
 
 /* Columns of few bytes are gathered, long rows are ranges. */
@@ -455,6 +508,8 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_gap);
 	tcase_add_test(tc, test_column_gap);
 	tcase_add_test(tc, test_contradictions);
+	tcase_add_test(tc, test_replicas_differ);
+	tcase_add_test(tc, test_overlap);
 	tcase_add_test(tc, test_segments);
 	tcase_add_test(tc, test_many);
 	suite_add_tcase(s, tc);

@@ -204,6 +204,52 @@ START_TEST(gap)
 }
 END_TEST
 
+/* Replicas: however their bytes came they are equal, or refused. */
+START_TEST(replicas)
+{
+	static const size_t sizes[] = {1, 70000, 131072, 262145, MIB};
+	struct cfs_stage_options o = rank_options("universal");
+	struct cfs_stage *stage = stage_new(&o);
+	_cleanup_(cfs_freep) float *v = values(&model[0], 0);
+	struct cfs_put put = put_of(0, &model[0], "master", CFS_F32);
+	size_t len = model[0].rows * model[0].columns * sizeof(*v);
+	struct cfs_error err = {""};
+
+	put_model(stage, o.n_ranks);
+	put.name = "buf";
+	put.role = "buffer";
+	for (put.rank = 0; put.rank < 4; put.rank++) {
+		struct cfs_stage_stream *s = NULL;
+		size_t k = put.rank;
+
+		if (_i && put.rank == 3)
+			((uint8_t *)v)[len - 1] ^= 1;
+		ck_assert_int_eq(cfs_stage_put(stage, &put, &s, &err), 0);
+		for (size_t at = 0; at < len;) {
+			size_t n = CFS_MIN(sizes[k++ % 5], len - at);
+
+			ck_assert_int_eq(
+				cfs_stage_write(s, (uint8_t *)v + at, n, &err),
+				0);
+			at += n;
+		}
+		stage_end(s);
+	}
+	if (_i) {
+		ck_assert_int_eq(cfs_stage_commit(stage, &err), -EINVAL);
+		ck_assert_msg(strstr(err.text, "tensor buf (buffer): ranks 0 "
+					       "and 3 put the same elements "
+					       "with different values"),
+			      "%s", err.text);
+	} else {
+		stage_commit(stage);
+		rank_expect_step(bed.ns, "universal", "runs/a/global_step7", 0);
+	}
+	cfs_stage_free(stage);
+	ck_assert(is_there("runs") == !_i);
+}
+END_TEST
+
 START_TEST(odd_puts)
 {
 	struct cfs_stage_options o = rank_options("universal");
@@ -309,6 +355,7 @@ Suite *suite(void)
 	tcase_add_loop_test(c, deepspeed, 0, 3);
 	tcase_add_test(c, file_of_both);
 	tcase_add_test(c, gap);
+	tcase_add_loop_test(c, replicas, 0, 2);
 	tcase_add_test(c, odd_puts);
 	tcase_add_test(c, no_room);
 	tcase_add_loop_test(c, broken_disk, 0, 60);

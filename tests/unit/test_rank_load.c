@@ -527,6 +527,156 @@ START_TEST(test_scribbled)
 }
 END_TEST
 
+/* ---- saved by ranks, in another format ---- */
+
+#define ROWS 300u
+#define COLS 100u
+
+static const struct saved {
+	const char *role, *dtype;
+	unsigned size;
+} saved[] = {
+	{"weight", "bfloat16", 2},
+	{"master", "float32", 4},
+	{"exp_avg", "float32", 4},
+};
+
+static uint8_t saved_byte(size_t role, uint64_t i)
+{
+	return (uint8_t)(i * 31 + role * 7 + i / 253);
+}
+
+/* In two puts, each of half the rows. */
+static void put_saved(struct peer *p, size_t role, unsigned id)
+{
+	uint64_t bytes = (uint64_t)ROWS / 2 * COLS * saved[role].size;
+
+	for (unsigned half = 0; half < 2; half++) {
+		ask(p,
+		    "{\"op\":\"put\",\"id\":%u,\"name\":\"w.weight\",\"role\":"
+		    "\"%s\",\"dtype\":\"%s\",\"shape\":[%u,%u],\"offset\":"
+		    "[%u,0],\"extent\":[%u,%u]}",
+		    id + half, saved[role].role, saved[role].dtype, ROWS, COLS,
+		    half * ROWS / 2, ROWS / 2, COLS);
+		for (uint64_t i = 0; i < bytes; i++)
+			p->ring[i] = saved_byte(role, half * bytes + i);
+		ck_assert_uint_le(bytes, (uint64_t)SLOT * SLOTS);
+		for (uint64_t at = 0; at < bytes; at += SLOT)
+			ask(p,
+			    "{\"op\":\"data\",\"id\":%u,\"slot\":%u,"
+			    "\"len\":%u}",
+			    id + half, (unsigned)(at / SLOT),
+			    (unsigned)CFS_MIN(bytes - at, (uint64_t)SLOT));
+		/* the ring is written to again: all of it must be taken */
+		while (p->n_freed < (bytes + SLOT - 1) / SLOT) {
+			cJSON *frame = NULL, *item;
+
+			ck_assert_int_eq(cfs_wire_receive(p->fd,
+							  CFS_WIRE_REPLY_MAX,
+							  &frame, NULL),
+					 0);
+			item = cJSON_GetObjectItemCaseSensitive(frame, "free");
+			ck_assert_ptr_nonnull(item);
+			p->n_freed += (unsigned)cJSON_GetArraySize(item);
+			cJSON_Delete(frame);
+		}
+		p->n_freed = 0;
+	}
+}
+
+static void expect_saved(uint64_t load, size_t role)
+{
+	uint64_t handle, size, n = (uint64_t)ROWS * COLS * saved[role].size;
+	uint8_t *got;
+
+	ask(&peer,
+	    "{\"op\":\"slice\",\"load\":%llu,\"name\":\"w.weight\","
+	    "\"role\":\"%s\",\"dtype\":\"%s\",\"offset\":[0,0],"
+	    "\"extent\":[%u,%u]}",
+	    (unsigned long long)load, saved[role].role, saved[role].dtype, ROWS,
+	    COLS);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, n);
+	got = read_handle(handle, size);
+	for (uint64_t i = 0; i < n; i++)
+		ck_assert_uint_eq(got[i], saved_byte(role, i));
+	free(got);
+	/* a column of it */
+	ask(&peer,
+	    "{\"op\":\"slice\",\"load\":%llu,\"name\":\"w.weight\","
+	    "\"role\":\"%s\",\"dtype\":\"%s\",\"offset\":[10,7],"
+	    "\"extent\":[200,1]}",
+	    (unsigned long long)load, saved[role].role, saved[role].dtype);
+	handle = handle_of(&size);
+	ck_assert_uint_eq(size, 200 * saved[role].size);
+	got = read_handle(handle, size);
+	for (uint64_t i = 0; i < size; i++) {
+		uint64_t row = 10 + i / saved[role].size;
+
+		ck_assert_uint_eq(
+			got[i],
+			saved_byte(role, (row * COLS + 7) * saved[role].size +
+						 i % saved[role].size));
+	}
+	free(got);
+}
+
+/* What list says of it: each tensor once, and no other. */
+static void expect_listed(uint64_t load)
+{
+	unsigned seen = 0, n = 0;
+	cJSON *frame, *t;
+
+	ask(&peer, "{\"op\":\"list\",\"load\":%llu}", (unsigned long long)load);
+	frame = next_frame(&peer);
+	ck_assert_uint_eq(number_of(frame, "r"), 0);
+	cJSON_ArrayForEach(t,
+			   cJSON_GetObjectItemCaseSensitive(frame, "tensors"))
+	{
+		ck_assert_str_eq(text_of(t, "name"), "w.weight");
+		for (size_t k = 0; k < CFS_ARRAY_SIZE(saved); k++)
+			if (!strcmp(text_of(t, "role"), saved[k].role)) {
+				ck_assert_str_eq(text_of(t, "dtype"),
+						 saved[k].dtype);
+				seen |= 1u << k;
+			}
+		n++;
+	}
+	ck_assert_uint_eq(n, 3);
+	ck_assert_uint_eq(seen, 7);
+	cJSON_Delete(frame);
+}
+
+START_TEST(test_safetensors)
+{
+	uint64_t load, handle, size;
+	uint8_t *got;
+
+	ask(&peer, "{\"op\":\"begin\",\"step\":\"step900\",\"format\":"
+		   "\"safetensors\"}");
+	ask_ok(&peer);
+	for (size_t k = 0; k < CFS_ARRAY_SIZE(saved); k++)
+		put_saved(&peer, k, 1 + 2 * (unsigned)k);
+	ask(&peer, "{\"op\":\"object\",\"id\":20,\"name\":\"rng\"}");
+	memcpy(peer.ring, "dice", 4);
+	ask(&peer, "{\"op\":\"data\",\"id\":20,\"slot\":0,\"len\":4}");
+	ask(&peer, "{\"op\":\"end\",\"id\":20}");
+	ask(&peer, "{\"op\":\"commit\"}");
+	ask_ok(&peer);
+	load = load_step("", "step900"); /* the pointer names it */
+	expect_listed(load);
+	for (size_t k = 0; k < CFS_ARRAY_SIZE(saved); k++)
+		expect_saved(load, k);
+	ask(&peer, "{\"op\":\"open\",\"load\":%llu,\"name\":\"ckptfs/rng\"}",
+	    (unsigned long long)load);
+	handle = handle_of(&size);
+	got = read_handle(handle, size);
+	ck_assert_uint_eq(size, 4);
+	ck_assert_mem_eq(got, "dice", 4);
+	free(got);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("rank_load");
@@ -541,6 +691,7 @@ static Suite *suite(void)
 	tcase_add_test(t, test_another_user);
 	tcase_add_test(t, test_removed);
 	tcase_add_test(t, test_scribbled);
+	tcase_add_test(t, test_safetensors);
 	suite_add_tcase(s, t);
 	t = tcase_create("pipeline");
 	tcase_add_checked_fixture(t, start_pipeline, stop);

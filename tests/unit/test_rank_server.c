@@ -2,6 +2,8 @@
 #include "tests/unit/rank_server_bed.h"
 #include "tests/unit/rank_fake.h"
 
+#include <poll.h>
+
 #define PUT                                                                    \
 	"{\"op\":\"put\",\"id\":%d,\"name\":\"%s\",\"role\":\"master\","       \
 	"\"dtype\":\"float32\",\"shape\":[%d],\"offset\":[0],"                 \
@@ -114,6 +116,28 @@ START_TEST(test_open_together)
 	ask_fails(&p[0], -EINVAL, "one of 2 ranks, rank 0 one of 3");
 	peer_close(&p[0]);
 	peer_close(&p[1]);
+}
+END_TEST
+
+/* All ranks of a job come at once, and verbs are still run beside them. */
+START_TEST(test_many_at_once)
+{
+	struct cfs_error err = {""};
+	cJSON *result = NULL;
+	int fds[64];
+
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(fds); i++)
+		ck_assert_int_eq(cfs_wire_connect(bed.path, &fds[i]), 0);
+	ck_assert_msg(cfs_control_call(bed.path, "stats", NULL, NULL, &result,
+				       &err) == 0,
+		      "%s", err.text);
+	cJSON_Delete(result);
+	for (size_t i = 0; i < CFS_ARRAY_SIZE(fds); i++) {
+		struct pollfd answer = {.fd = fds[i], .events = POLLIN};
+
+		ck_assert_int_eq(poll(&answer, 1, 0), 0); /* nobody refused */
+		close(fds[i]);
+	}
 }
 END_TEST
 
@@ -529,6 +553,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(t, start, stop);
 	tcase_add_test(t, test_hello);
 	tcase_add_test(t, test_open_together);
+	tcase_add_test(t, test_many_at_once);
 	tcase_add_test(t, test_read_only);
 	tcase_add_test(t, test_another_user);
 	tcase_add_test(t, test_save);

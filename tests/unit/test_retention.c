@@ -6,6 +6,8 @@
 #include "fs/daemon/pins.h"
 #include "fs/daemon/prune_rules.h"
 #include "fs/daemon/steps.h"
+#include "fs/rank/stage.h"
+#include "store/core/store.h"
 #include "store/map/source.h"
 #include "store/ns/ns.h"
 #include "store/util/buf.h"
@@ -331,6 +333,91 @@ START_TEST(test_resolve_a_committed_step)
 }
 END_TEST
 
+static void save_files(struct cfs_verb_context *context, const char *step)
+{
+	struct cfs_stage_options o = {.run = "own",
+				      .step = step,
+				      .format = "files",
+				      .n_ranks = 1,
+				      .uid = geteuid(),
+				      .gid = getegid(),
+				      .umask = 022};
+	struct cfs_stage_stream *s = NULL;
+	struct cfs_stage *stage = NULL;
+	struct cfs_error err = {""};
+
+	ck_assert_msg(cfs_stage_new(context, &o, &stage, &err) == 0, "%s",
+		      err.text);
+	ck_assert_int_eq(cfs_stage_file(stage, 0, "my.bin", &s, &err), 0);
+	ck_assert_int_eq(cfs_stage_write(s, step, strlen(step), &err), 0);
+	ck_assert_int_eq(cfs_stage_end(s, &err), 0);
+	ck_assert_msg(cfs_stage_commit(stage, &err) == 0, "%s", err.text);
+	cfs_stage_free(stage);
+}
+
+/* What a daemon that was killed leaves: a copy made while it runs. */
+static void copy_store(const char *from, const char *to)
+{
+	char command[2 * PATH_MAX + 20];
+
+	ck_assert_int_lt(
+		snprintf(command, sizeof(command), "cp -a %s %s", from, to),
+		(int)sizeof(command));
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* The pointer stays on a step that no format knows, also where its name is one
+ * that says what must be in it. */
+START_TEST(test_recover_a_committed_step)
+{
+	static const char *const names[] = {"step2", "checkpoint-2"};
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char from[PATH_MAX], to[PATH_MAX], name[256];
+
+	ck_assert_int_lt(snprintf(from, sizeof(from), "%s", new_store("s")),
+			 (int)sizeof(from));
+	ck_assert_int_lt(snprintf(to, sizeof(to), "%s", below("copy")),
+			 (int)sizeof(to));
+	open_store(from, &o, &context);
+	save_files(&context, _i ? "checkpoint-1" : "step1");
+	save_files(&context, names[_i]);
+	copy_store(from, to);
+	cfs_opened_closep(&o);
+	open_store(to, &o, &context);
+	ck_assert(cfs_store_was_unclean(o.store));
+	check_text(&o, "own/latest", names[_i]);
+	ck_assert_int_eq(cfs_steps_resolve(o.source, "own", name), 1);
+	ck_assert_str_eq(name, names[_i]);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
+/* What a process that is gone left goes, whether it crashed or not. */
+START_TEST(test_sweep_when_opened)
+{
+	struct cfs_ns_cred cred = {geteuid(), getegid()};
+	struct cfs_opened o = {0};
+	struct cfs_verb_context context;
+	char store[PATH_MAX];
+	struct stat st;
+	uint64_t trash;
+
+	ck_assert_int_lt(snprintf(store, sizeof(store), "%s", new_store("s")),
+			 (int)sizeof(store));
+	open_store(store, &o, &context);
+	ck_assert_int_eq(cfs_nstree_mkdirs(o.ns, &cred,
+					   CFS_NSTREE_TRASH "/left/step",
+					   &trash),
+			 0);
+	cfs_opened_closep(&o);
+	open_store(store, &o, &context);
+	ck_assert(!cfs_store_was_unclean(o.store));
+	ck_assert_int_eq(cfs_ns_walk(o.ns, CFS_NSTREE_TRASH, &st), -ENOENT);
+	cfs_opened_closep(&o);
+}
+END_TEST
+
 /* Megatron's pointer is a number; it counts where there is no `latest`. */
 START_TEST(test_recover_a_number)
 {
@@ -455,6 +542,8 @@ static Suite *suite(void)
 	tcase_add_test(t, test_resolve_a_committed_step);
 	tcase_add_test(t, test_pins);
 	tcase_add_test(t, test_recover_pointers);
+	tcase_add_loop_test(t, test_recover_a_committed_step, 0, 2);
+	tcase_add_test(t, test_sweep_when_opened);
 	tcase_add_test(t, test_recover_a_number);
 	tcase_add_test(t, test_recover_universal);
 	suite_add_tcase(s, t);

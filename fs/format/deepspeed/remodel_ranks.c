@@ -32,10 +32,16 @@ static int place_cmp(const void *a, const void *b)
 	return x->whole->seq < y->whole->seq ? -1 : 1;
 }
 
-static struct cfs_ds_layer_name rename_to(const struct cfs_ds_model *m,
-					  struct cfs_ds_layer_name n,
-					  bool pipeline)
+/* Names of a model that is no pipeline and becomes none are its own: "0.weight"
+ * is what torch.nn.Sequential calls it. */
+static struct cfs_ds_layer_name rename_to(const struct cfs_ds_remodel *rm,
+					  struct cfs_ds_layer_name n)
 {
+	const struct cfs_ds_model *m = &rm->model;
+	const bool pipeline = rm->pp > 0;
+
+	if (!pipeline && !rm->from->base.topology.pipeline)
+		return n;
 	if (pipeline && n.form == CFS_DS_FORM_SEQUENTIAL) {
 		n.form = CFS_DS_FORM_PIPELINE;
 		if (m->family && n.layer == m->family->embedding &&
@@ -77,8 +83,7 @@ static bool in_stage(const struct cfs_ds_remodel *rm,
 bool cfs_ds_remodel_name(const struct cfs_ds_remodel *rm, const char *name,
 			 uint32_t stage, char *buf, size_t size)
 {
-	struct cfs_ds_layer_name n =
-		rename_to(&rm->model, cfs_ds_layer_parse(name), rm->pp > 0);
+	struct cfs_ds_layer_name n = rename_to(rm, cfs_ds_layer_parse(name));
 
 	return in_stage(rm, &n, stage) && !cfs_ds_layer_format(&n, buf, size);
 }
@@ -103,8 +108,7 @@ static uint32_t list_stage(const struct cfs_ds_remodel *rm, uint32_t s,
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct cfs_ds_whole *w = &m->v[i];
 
-		out[n] = (struct place){w, rename_to(m, w->name, rm->pp > 0),
-					w->group};
+		out[n] = (struct place){w, rename_to(rm, w->name), w->group};
 		if (m->halves && w->group == 1)
 			out[n].group = 0;
 		if (in_stage(rm, &out[n].name, s))

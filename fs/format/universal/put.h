@@ -34,6 +34,7 @@ struct cfs_uc_putting {
 	/* Decoded, each a dictionary, a list (param_groups) or NULL. */
 	struct cfs_node *param_groups, *ds_config, *client_state;
 	struct cfs_node *optimizer_state, *universal_info;
+	struct cfs_node *shared; /* second names of tied parameters */
 	/* As the catalogue numbers them. */
 	struct cfs_uc_param *params;
 	uint32_t n_params, cap_params;

@@ -49,13 +49,10 @@ static void add_rounded(struct cfs_uc_putting *p, struct cfs_node *module)
 /* Second names of parameters that were put under their first one alone. */
 static void add_shared(struct cfs_uc_putting *p, struct cfs_node *module)
 {
-	const struct cfs_node *shared =
-		cfs_node_get(p->client_state, "shared_params");
-
-	for (uint32_t i = 0; i < cfs_map_node_count(shared); i++) {
+	for (uint32_t i = 0; i < cfs_map_node_count(p->shared); i++) {
 		struct cfs_node *key, *value, *first;
 
-		cfs_map_node_pair(shared, i, &key, &value);
+		cfs_map_node_pair(p->shared, i, &key, &value);
 		first = cfs_node_as_str(value)
 				? cfs_node_get(module, cfs_node_as_str(value))
 				: NULL;
@@ -189,7 +186,8 @@ int cfs_uc_put_model(struct cfs_uc_putting *p, struct cfs_node **root_out)
 	set(p, root, "buffer_names", names);
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(none_before); i++)
 		set(p, root, none_before[i], cfs_node_none(p->doc));
-	set(p, root, "shared_params", cfs_node_dict(p->doc));
+	set(p, root, "shared_params",
+	    p->shared ? p->shared : cfs_node_dict(p->doc));
 	for (size_t i = 0; i < CFS_ARRAY_SIZE(none_behind); i++)
 		set(p, root, none_behind[i], cfs_node_none(p->doc));
 	r = add_steps(p, root);

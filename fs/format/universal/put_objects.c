@@ -97,6 +97,42 @@ static int check_client(const struct cfs_uc_putting *p)
 	return 0;
 }
 
+/* An object of its own, or a key of client_state: second names to first ones,
+ * which are those that the optimizer has. */
+static int take_shared(struct cfs_uc_putting *p)
+{
+	struct cfs_node *said = cfs_node_get(p->client_state, "shared_params");
+	int r = decode_map(p, "shared_params", &p->shared);
+
+	if (r < 0)
+		return r;
+	if (p->shared && said)
+		return cfs_fail(p->err, -EINVAL,
+				"shared_params: is an object and a key of "
+				"client_state: put one of them");
+	if (!p->shared)
+		p->shared = said;
+	for (uint32_t i = 0; i < cfs_map_node_count(p->shared); i++) {
+		struct cfs_node *key, *value;
+		const char *name, *of;
+
+		cfs_map_node_pair(p->shared, i, &key, &value);
+		name = cfs_node_as_str(key);
+		of = cfs_node_as_str(value);
+		if (!name || !of)
+			return cfs_fail(p->err, -EINVAL,
+					"shared_params: is no dictionary of "
+					"names");
+		if (!cfs_put_tensors_find(p->tensors, of, CFS_PUT_WEIGHT) &&
+		    !cfs_put_tensors_find(p->tensors, of, CFS_PUT_MASTER))
+			return cfs_fail(p->err, -EINVAL,
+					"shared_params: %s is to be another "
+					"name of %s, which was not put",
+					name, of);
+	}
+	return 0;
+}
+
 int cfs_uc_put_objects(struct cfs_uc_putting *p)
 {
 	int r = decode(p, "param_groups", &p->param_groups);
@@ -114,6 +150,8 @@ int cfs_uc_put_objects(struct cfs_uc_putting *p)
 	if (!r)
 		r = decode_map(p, "universal_checkpoint_info",
 			       &p->universal_info);
+	if (!r)
+		r = take_shared(p);
 	if (!r)
 		r = check_state(p);
 	return r < 0 ? r : check_client(p);

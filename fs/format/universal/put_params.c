@@ -103,6 +103,11 @@ static int add_trained(struct cfs_uc_putting *p, const char *name,
 				 .group = group};
 	int r = 0;
 
+	if (cfs_node_get(p->shared, name))
+		return cfs_fail(p->err, -EINVAL,
+				"object param_groups: lists %s, which "
+				"shared_params says is another's second name",
+				name);
 	if (!m.weight && !m.master)
 		return cfs_fail(p->err, -EINVAL,
 				"object param_groups: lists %s, of which "
@@ -160,8 +165,6 @@ static int add_group(struct cfs_uc_putting *p, uint32_t g)
 static int add_frozen(struct cfs_uc_putting *p)
 {
 	struct cfs_catalogue *cat = p->step->base.ranks[0].catalogue;
-	const struct cfs_node *shared =
-		cfs_node_get(p->client_state, "shared_params");
 	int r = 0;
 
 	for (size_t i = 0; !r && i < p->tensors->n; i++) {
@@ -173,7 +176,7 @@ static int add_frozen(struct cfs_uc_putting *p)
 		uint32_t known;
 
 		if (!cfs_catalogue_find(cat, m.name, &known) ||
-		    cfs_node_get(shared, m.name) ||
+		    cfs_node_get(p->shared, m.name) ||
 		    !strcmp(t->first->role, CFS_PUT_BUFFER))
 			continue;
 		if (strcmp(t->first->role, CFS_PUT_WEIGHT) != 0 ||

@@ -94,7 +94,22 @@ static bool has_role(const struct cfs_catalogue *cat, uint32_t param,
 	return false;
 }
 
-/* All parameters of a group have one, or none has. */
+/* Groups count once: what differs would be lost, or spoil what is made of it.
+ */
+static int check_count(const struct cfs_uc_putting *p,
+		       const struct cfs_put_tensor *a,
+		       const struct cfs_put_tensor *b)
+{
+	if (a->first->dtype == b->first->dtype &&
+	    a->first->hash == b->first->hash)
+		return 0;
+	return cfs_fail(p->err, -ENOTSUP,
+			"parameters %s and %s of one group: their counts of "
+			"steps differ; safetensors takes that",
+			a->first->name, b->first->name);
+}
+
+/* All parameters of a group have one, and the same; or none has. */
 static int find_step(struct cfs_uc_putting *p, uint32_t first, uint32_t n,
 		     const struct cfs_put_tensor **out)
 {
@@ -114,6 +129,41 @@ static int find_step(struct cfs_uc_putting *p, uint32_t first, uint32_t n,
 			return cfs_fail(p->err, -EINVAL,
 					"tensor %s (%s): is one number",
 					t->first->name, t->first->role);
+		if (t && check_count(p, *out, t) < 0)
+			return -ENOTSUP;
+	}
+	return 0;
+}
+
+/* An optimizer's state is whole: none of a parameter's was forgotten. */
+static int check_states(const struct cfs_uc_putting *p, uint32_t g)
+{
+	const struct cfs_catalogue *cat = p->step->base.ranks[0].catalogue;
+	uint32_t first, n, roles = cfs_catalogue_roles(cat);
+
+	cfs_catalogue_group(cat, g, &first, &n);
+	for (uint32_t i = first; i < first + n; i++) {
+		bool any = roles == CFS_ROLE_STATE0;
+
+		for (uint32_t k = CFS_ROLE_STATE0; k < roles; k++) {
+			bool has = cfs_catalogue_has(cat, i, k);
+
+			any |= has;
+			if (has != cfs_catalogue_has(cat, first, k))
+				return cfs_fail(
+					p->err, -EINVAL,
+					"parameter %s: no %s was put for it, "
+					"but for %s of its group",
+					p->params[has ? first : i].name,
+					cfs_catalogue_role_name(cat, k),
+					p->params[has ? i : first].name);
+		}
+		if (!any)
+			return cfs_fail(p->err, -EINVAL,
+					"parameter %s: no state of the "
+					"optimizer was put for it, but for "
+					"others that param_groups lists",
+					p->params[i].name);
 	}
 	return 0;
 }
@@ -246,7 +296,9 @@ int cfs_uc_put_step(struct cfs_uc_putting *p)
 	step->bf16_names = step->base.dtype == CFS_BF16;
 	r = cfs_uc_put_params(p);
 	for (uint32_t g = 0; !r && g < step->ranks[0].n_groups; g++) {
-		r = add_step(p, g);
+		r = check_states(p, g);
+		if (!r)
+			r = add_step(p, g);
 		if (!r)
 			order_states(p, g);
 	}

@@ -75,13 +75,22 @@ class Session:
             rank.close()
 
 
+# What every step has that ranks committed.
+_MARK = ("ckptfs", "step.json")
+
+
+def _is_mark(path, name):
+    return name == _MARK[0] and \
+        os.listdir(os.path.join(path, name)) == [_MARK[1]]
+
+
 def _alien(path, owned):
     """The first name in a directory that is not the framework's, or None.
     Every rank sees the same; where not, they disagree about `replace`, which
     begin() tells them all."""
     try:
-        return next((n for n in sorted(os.listdir(path)) if not owned(n)),
-                    None)
+        return next((n for n in sorted(os.listdir(path))
+                     if not owned(n) and not _is_mark(path, n)), None)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

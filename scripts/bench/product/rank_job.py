@@ -34,15 +34,21 @@ def tensors(value, out):
     return out
 
 
-def state(run):
+def state(run, rank, ranks):
+    """A rank's share of all tensors: as ZeRO cuts, a flat part of each."""
     with open(f"{run}/latest") as f:
         step = f.read().strip()
     found = []
     for path in sorted(glob.glob(f"{run}/{step}/*.pt")):
-        tensors(torch.load(path, map_location="cpu", weights_only=False),
-                found)
-    return {f"t{i}": t.detach().clone().contiguous()
-            for i, t in enumerate(found) if t.numel()}
+        tensors(torch.load(path, map_location="cpu", weights_only=False,
+                           mmap=True), found)
+    out = {}
+    for i, t in enumerate(found):
+        n = -(-t.numel() // ranks)
+        part = t.detach().contiguous().view(-1)[rank * n:(rank + 1) * n]
+        if part.numel():
+            out[f"t{i}"] = part.clone()
+    return out
 
 
 def size_of(tree):
@@ -134,24 +140,11 @@ def cpu():
     return used.ru_utime + used.ru_stime
 
 
-def share(tree, rank, ranks):
-    """As ZeRO cuts: a flat part of each tensor."""
-    out = {}
-    for name, t in tree.items():
-        flat, n = t.view(-1), -(-t.numel() // ranks)
-        part = flat[rank * n:(rank + 1) * n].clone()
-        if part.numel():
-            out[name] = part
-    return out
-
-
 def one(rank, cfg, queue):
     torch.set_num_threads(1)
     if cfg.ranks > 1 or cfg.way == "dcp":
         group(rank, cfg.ranks, cfg.port)
-    tree = state(getattr(cfg, "from"))
-    if cfg.ranks > 1:
-        tree = share(tree, rank, cfg.ranks)
+    tree = state(getattr(cfg, "from"), rank, cfg.ranks)
     size = size_of(tree)
     way = WAYS[cfg.way](cfg, rank, size)
     if cfg.ranks > 1:
