@@ -9,8 +9,8 @@
 #include <time.h>
 
 #define VERBS_MAX	  16u
-#define SESSIONS_MAX	  2048u
-#define SESSIONS_USER_MAX 1024u /* of one that is not root */
+#define SESSIONS_MAX	  8192u
+#define SESSIONS_USER_MAX 4096u /* of one that is not root */
 #define LAST_ANSWER_S	  2
 
 int cfs_callers_init(struct cfs_callers *callers)

@@ -297,8 +297,8 @@ static int admit(struct cfs_rank_job *job, const struct cfs_session *session,
 				(int)session->pid, hello->rank);
 	job->members[hello->rank].came = true;
 	job->members[hello->rank].pid = session->pid;
-	job->n_here++;
-	pthread_cond_broadcast(&job->changed);
+	if (++job->n_here == job->n_ranks) /* all who wait wait for that */
+		pthread_cond_broadcast(&job->changed);
 	return 0;
 }
 

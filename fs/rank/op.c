@@ -374,8 +374,12 @@ int cfs_op_hello(const cJSON *arguments, struct cfs_op_hello *out,
 				(unsigned long long)version);
 	run = path(&in, "run", true);
 	out->job = string(&in, "job", 64);
-	out->n_ranks = (uint32_t)number(&in, "ranks", CFS_OP_JOB_MAX);
-	out->rank = (uint32_t)number(&in, "rank", CFS_OP_JOB_MAX);
+	out->n_ranks = (uint32_t)number(&in, "ranks", UINT32_MAX);
+	out->rank = (uint32_t)number(&in, "rank", UINT32_MAX);
+	if (!in.r && out->n_ranks > CFS_OP_JOB_MAX)
+		in.r = cfs_fail(err, -EINVAL,
+				"a job of %u ranks: %u can save together",
+				out->n_ranks, CFS_OP_JOB_MAX);
 	if (!in.r && out->rank >= out->n_ranks)
 		refuse(&in, "rank", "is not below \"ranks\"");
 	if (!in.r && !*out->job != !out->rank)

@@ -19,7 +19,7 @@ struct cfs_error;
 
 #define CFS_OP_FRAME_MAX (64u << 10) /* bytes of a frame */
 #define CFS_OP_RANKS_MAX 65536u	     /* that files are made for */
-#define CFS_OP_JOB_MAX	 1024u	     /* that connect */
+#define CFS_OP_JOB_MAX	 4096u	     /* that connect */
 #define CFS_OP_SLOTS_MAX 1024u	     /* that one read fills */
 
 /* What opens a connection. */

@@ -23,6 +23,8 @@
 #include "fs/format/puts.h"
 #include "store/util/base.h"
 
+#define CFS_STAGE_OBJECT_MAX ((uint64_t)64 << 20) /* bytes of an object */
+
 struct cfs_stage;
 struct cfs_stage_stream;
 

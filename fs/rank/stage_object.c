@@ -9,7 +9,6 @@
 #include "store/util/error.h"
 #include "store/util/grow.h"
 
-#define OBJECT_BYTES_MAX  ((size_t)64 << 20)
 #define OBJECTS_BYTES_MAX ((size_t)1 << 30) /* of one save, in memory */
 
 /* Lock held: the path is this rank's, or an error names whose it is. */
@@ -107,10 +106,10 @@ int cfs_stage_object_write(struct cfs_stage_stream *s, const void *data,
 	struct cfs_stage *stage = s->stage;
 	bool full;
 
-	if (len > OBJECT_BYTES_MAX - s->data.len)
+	if (len > CFS_STAGE_OBJECT_MAX - s->data.len)
 		return cfs_fail(err, -EFBIG,
 				"object %s: more than %zu MiB; write a file",
-				s->name, OBJECT_BYTES_MAX >> 20);
+				s->name, (size_t)(CFS_STAGE_OBJECT_MAX >> 20));
 	(void)pthread_mutex_lock(&stage->lock);
 	full = len > OBJECTS_BYTES_MAX - stage->object_bytes;
 	stage->object_bytes += full ? 0 : len;

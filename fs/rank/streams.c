@@ -13,9 +13,8 @@
 #include "fs/rank/conn.h"
 #include "fs/rank/stage.h"
 
-#define OBJECT_BYTES_MAX ((uint64_t)64 << 20)
-#define NOTED_BYTES_MAX	 ((uint64_t)64 << 20) /* of one rank's puts */
-#define NOTED_PUT	 256u		      /* of each, besides names */
+#define NOTED_BYTES_MAX ((uint64_t)64 << 20) /* of one rank's puts */
+#define NOTED_PUT	256u		     /* of each, besides names */
 
 /* ---- streams ---- */
 
@@ -156,7 +155,7 @@ static int begin_file(struct cfs_conn *conn, const struct cfs_op *op,
 
 	if (r < 0 || !s)
 		return r;
-	s->left = object ? OBJECT_BYTES_MAX : UINT64_MAX;
+	s->left = UINT64_MAX; /* the stage knows how much an object may have */
 	r = (object ? cfs_stage_object : cfs_stage_file)(
 		stage, conn->member.rank, op->file, &s->stream, err);
 	if (r < 0)
@@ -198,9 +197,9 @@ static int write_data(struct cfs_conn *conn, const struct cfs_op *op,
 			(unsigned long long)conn->ring.n_slots,
 			(unsigned long long)conn->ring.slot_bytes);
 	if (op->len > s->left)
-		return cfs_fail(
-			err, -EINVAL, "%s: more bytes came than %s", s->name,
-			s->put ? "the slice has" : "an object may have");
+		return cfs_fail(err, -EINVAL,
+				"%s: more bytes came than the slice has",
+				s->name);
 	r = cfs_stage_write(s->stream, bytes, op->len, err);
 	if (r < 0)
 		return r;

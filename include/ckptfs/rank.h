@@ -50,8 +50,8 @@ const char *cfs_rank_version(void);
  * error on all others and never a hang.  All ranks are on one machine.
  */
 struct cfs_rank_comm {
-	size_t size; /* of this struct */
-	uint32_t rank, n_ranks;
+	size_t size;		/* of this struct */
+	uint32_t rank, n_ranks; /* 4096 at most */
 	/* Rank 0's @len bytes at @data become everyone's.  Collective.  0 or a
 	 * negative errno. */
 	int (*broadcast)(void *arg, void *data, size_t len);
@@ -98,7 +98,9 @@ struct cfs_rank_options {
  */
 int cfs_rank_open(const char *path, const struct cfs_rank_options *options,
 		  struct cfs_rank **rank_out);
-/* Ends what is still open of it, as abort does.  NULL is fine. */
+/* Ends what is still open of it, as abort does.  A save whose commit has begun
+ * is not taken back: its step may appear afterwards, and only cfs_rank_wait()
+ * before tells whether it did.  NULL is fine. */
 void cfs_rank_close(struct cfs_rank *rank);
 
 /* ---- tensors ---- */
@@ -208,7 +210,8 @@ int cfs_rank_wait_copied(struct cfs_rank_save *save);
 /**
  * cfs_rank_put_object - add a piece of state that is no tensor
  * @name:  one path component
- * @bytes: any; copied
+ * @bytes: any, 64 MiB at most (-EFBIG: write a file), and 1 GiB of all objects
+ *         of the step; copied
  *
  * Scheduler, random number generators, the user's own.  The step has it as
  * ckptfs/@name.  "deepspeed" and "universal" take some as pickles, which are

@@ -388,10 +388,13 @@ END_TEST
 
 /* ---- refusals ---- */
 
+#define OBJECT_MAX ((size_t)64 << 20)
+
 START_TEST(test_refusals)
 {
 	struct cfs_rank_save_options o = {.size = sizeof(o), .format = "files"};
 	struct cfs_rank_options open = {.size = sizeof(open)};
+	void *large = calloc(1, OBJECT_MAX + 1);
 	struct cfs_rank *rank = open_alone(&d), *other = NULL;
 	struct cfs_rank_save *save = NULL, *second = NULL;
 
@@ -425,6 +428,14 @@ START_TEST(test_refusals)
 		ok(cfs_rank_commit(save));
 		fails(cfs_rank_wait(save), -EINVAL, "open");
 	}
+	/* an object as large as one may be, and one that is not */
+	ok(cfs_rank_save_begin(rank, "global_step1", &o, &save));
+	ok(cfs_rank_put_object(save, "large", large, OBJECT_MAX));
+	ok(cfs_rank_wait_copied(save));
+	(void)!cfs_rank_put_object(save, "larger", large, OBJECT_MAX + 1);
+	ok(cfs_rank_commit(save));
+	fails(cfs_rank_wait(save), -EFBIG, "object larger: more than 64 MiB");
+	free(large);
 	/* device memory without a device */
 	ok(cfs_rank_save_begin(rank, "global_step1", &o, &save));
 	{

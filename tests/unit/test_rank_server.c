@@ -65,6 +65,9 @@ START_TEST(test_hello)
 	refused(HELLO "\"rank\":0.5,\"ranks\":1", fd, -EINVAL, "rank");
 	refused(HELLO "\"rank\":1,\"ranks\":2", fd, -EINVAL, "job");
 	refused(HELLO "\"rank\":0,\"ranks\":1e300", fd, -EINVAL, "ranks");
+	refused(HELLO "\"rank\":0,\"ranks\":4097", fd, -EINVAL,
+		"a job of 4097 ranks: 4096");
+	refused(HELLO "\"rank\":4095,\"ranks\":4096", fd, -EINVAL, "job");
 	refused(HELLO "\"rank\":0,\"ranks\":1", -1, -EINVAL, "no ring");
 	refused(HELLO "\"rank\":0,\"ranks\":1", odd, -EINVAL, "sealed");
 	refused(HELLO "\"rank\":0,\"ranks\":1", small, -EINVAL, "slots");
