@@ -134,36 +134,6 @@ def test_fails_for_all():
         assert os.path.isdir(f"{run}/other")
 
 
-def _both(rank, world, cfg, run):
-    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import \
-        TorchCheckpointEngine
-    from deepspeed.runtime import engine as module
-    engine = make(cfg, True)
-    train(cfg, engine, rank, world, 0, 1)
-    cloned, stock = [], module.clone_tensors_for_torch_save
-    module.clone_tensors_for_torch_save = \
-        lambda state, *args: cloned.append(1) or stock(state, *args)
-    engine.save_checkpoint(run, tag="ours")
-    mine = len(cloned)
-    engine.checkpoint_engine = TorchCheckpointEngine(engine._config)
-    engine.save_checkpoint(run, tag="stock")
-    return mine, len(cloned)
-
-
-def test_copies_nothing():
-    """No clones are made, and yet the files are as large as of clones."""
-    with mounted() as s:
-        run = f"{s.mnt}/run"
-        os.mkdir(run)
-        counts = framework.run(2, _both, config.parse(CASE), run)
-        assert counts[0] == (0, 1), counts
-        names = os.listdir(f"{run}/stock")
-        assert len(names) == 3, names
-        for name in names:
-            assert os.path.getsize(f"{run}/stock/{name}") == \
-                os.path.getsize(f"{run}/ours/{name}"), name
-
-
 def _outside(rank, world, cfg, where):
     engine = make(cfg, True)
     return str(fails(OSError, "no mounted store", engine.save_checkpoint,

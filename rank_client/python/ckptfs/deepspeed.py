@@ -55,14 +55,6 @@ def _options(config):
     return options
 
 
-def _content(state, name):
-    """What DeepSpeed has its engines write, which is clones of tensors except
-    in ZeRO's files, without making the clones."""
-    if "zero_pp_rank_" in name and name.endswith("optim_states.pt"):
-        return state
-    return torchfile.cloned(state)
-
-
 def _mounted(run):
     if not in_mount(run):
         raise CkptfsError(
@@ -81,10 +73,6 @@ class CheckpointEngine(base.CheckpointEngine):
         self._save, self._failed = None, None
 
     # ---- saving ----
-
-    def preserves_storage_sharing(self):
-        return False  # then DeepSpeed makes no clones: _content() does
-
 
     def create(self, info):
         if self._save is not None and self._async:
@@ -124,7 +112,7 @@ class CheckpointEngine(base.CheckpointEngine):
         name = os.path.relpath(os.path.abspath(path), self._dir)
         try:
             with self._save.open_file(name) as out:
-                torchfile.save(_content(state_dict, name), out,
+                torchfile.save(state_dict, out,
                                prefix=torchfile.prefix_of(path))
         except BaseException as err:
             self._end(f"{type(err).__name__}: {err}")

@@ -125,8 +125,7 @@ class _Storages:
     def persistent_id(self, obj):
         if isinstance(obj, Blob):
             self.found.append(obj.tensor)
-            return ("storage", obj.kind, str(len(self.found) - 1),
-                    self._location or "cpu", obj.numel)
+            return ("storage", obj.kind, "0", self._location, obj.numel)
         if not (isinstance(obj, torch.storage.TypedStorage)
                 or torch.is_storage(obj)):
             return None
@@ -140,15 +139,14 @@ class _Storages:
                 "because loading would tear the views apart")
         key = self._keys.get(storage._cdata)
         if key is None:
-            key = self._keys[storage._cdata] = str(len(self.found))
+            key = self._keys[storage._cdata] = str(len(self._keys))
             self.found.append(storage)
         location = self._location or torch.serialization.location_tag(storage)
         return ("storage", kind, key, location, numel)
 
 
 class Blob:
-    """Stands for the storage that a tensor's elements alone would fill, on
-    the CPU."""
+    """Stands for the storage that a tensor's elements alone would fill."""
 
     def __init__(self, tensor):
         typed = torch.storage._dtype_to_storage_type_map()
@@ -263,24 +261,6 @@ def _is_plain(tensor):
             and not tensor.is_quantized and tensor.is_contiguous()
             and not tensor.is_conj() and not tensor.is_neg()
             and not torch._utils.get_tensor_metadata(tensor))
-
-
-def cloned(obj):
-    """What pickles as DeepSpeed's clones of obj's tensors would, each on the
-    CPU and with no more of its storage than its own elements; copies only
-    what does not lie so."""
-    if isinstance(obj, torch.Tensor):
-        tensor = obj.detach()
-        if _is_plain(tensor):
-            return _Rebuilt(tensor)
-        return tensor.to("cpu", copy=True)
-    if isinstance(obj, list):
-        return [cloned(item) for item in obj]
-    if isinstance(obj, tuple):
-        return tuple(cloned(item) for item in obj)
-    if isinstance(obj, dict):
-        return type(obj)({key: cloned(item) for key, item in obj.items()})
-    return obj
 
 
 def save_tensor(tensor, file, *, prefix="archive", crc=False):
