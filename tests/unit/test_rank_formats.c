@@ -320,12 +320,13 @@ START_TEST(broken_disk)
 	struct cfs_stage_options o = rank_options("universal");
 	struct cfs_stage *stage = stage_new(&o);
 	struct cfs_error err = {""};
+	const int at = _i * TEST_STEP;
 	int r;
 
 	put_model(stage, o.n_ranks);
 	cfs_engine_mem_fail(bed.bed.engine,
-			    _i % 2 ? CFS_ENGINE_WRITE : CFS_ENGINE_SYNC,
-			    (unsigned)_i / 2 + 1, -EIO);
+			    at % 2 ? CFS_ENGINE_WRITE : CFS_ENGINE_SYNC,
+			    (unsigned)at / 2 + 1, -EIO);
 	cfs_engine_mem_fail(bed.bed.engine, CFS_ENGINE_CREATE, 1, -EIO);
 	r = cfs_stage_commit(stage, &err);
 	for (unsigned call = 0; call < CFS_ENGINE_CALLS; call++)
@@ -359,7 +360,7 @@ Suite *suite(void)
 	tcase_add_loop_test(c, replicas, 0, 2);
 	tcase_add_test(c, odd_puts);
 	tcase_add_test(c, no_room);
-	tcase_add_loop_test(c, broken_disk, 0, 60);
+	tcase_add_loop_test(c, broken_disk, 0, 59 / TEST_STEP + 1);
 	suite_add_tcase(s, c);
 	return s;
 }
