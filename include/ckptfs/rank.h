@@ -214,12 +214,19 @@ int cfs_rank_wait_copied(struct cfs_rank_save *save);
  *         of the step; copied
  *
  * Scheduler, random number generators, the user's own.  The step has it as
- * ckptfs/@name.  "deepspeed" and "universal" take some as pickles, which are
- * decoded, never executed: "param_groups" (the optimizer's, in which `params`
- * are names of parameters: it tells groups and order), "ds_config",
- * "client_state" (a dictionary whose keys stand in the model states beside the
- * framework's own). Each name is put by one rank, or by several with the same
- * bytes.
+ * ckptfs/@name.  Each name is put by one rank, or by several with the same
+ * bytes.  "deepspeed" and "universal" take some as pickles, which are decoded,
+ * never executed:
+ *   "param_groups"     needed: the optimizer's list; `params` are names of
+ *                      parameters and tell groups and order; `step` counts the
+ *                      optimizer's steps, unless tensors of role "step" do
+ *   "ds_config"        a dictionary; else one that says the stage and types
+ *   "client_state"     a dictionary whose keys stand in the model states beside
+ *                      the framework's own: "global_steps", "lr_scheduler", …
+ *   "optimizer_state"  "loss_scaler" (fp16 needs it), "dynamic_loss_scale",
+ *                      "overflow", "clip_grad"
+ *   "shared_params"    second names of tied parameters: {name: first name}
+ *   "universal_checkpoint_info"   how parameters are cut over tp ranks
  */
 int cfs_rank_put_object(struct cfs_rank_save *save, const char *name,
 			const void *bytes, size_t len);

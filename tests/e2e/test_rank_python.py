@@ -310,6 +310,31 @@ def test_deepspeed_files():
                         (name, role)
 
 
+def _readme(rank, world, path):
+    """The example of README.md as it stands, but for the run."""
+    with open(f"{PACKAGE}/README.md") as f:
+        text = f.read().split("## Tensors by name\n")[1]
+    lines = [line for line in text.split("\n`comm`")[0].splitlines()
+             if not line or line.startswith("    ")]
+    whole = {name: torch.rand(50257, 8, generator=torch.Generator()
+                              .manual_seed(i))
+             for i, name in enumerate(("master", "m", "v"))}
+    n = whole["m"].numel() // world
+    start = rank * n
+    names = {name: t.view(-1)[start:start + n] for name, t in whole.items()}
+    names.update(start=start, weight=whole["master"].to(torch.bfloat16))
+    exec("\n".join(line[4:] for line in lines)
+         .replace("/mnt/ckpt/run1", path), names)
+    names["rank"].close()
+    return torch.equal(names["rows"], whole["m"][:128])
+
+
+def test_readme():
+    with mounted() as s:
+        assert ranks(2, _readme, f"{s.mnt}/run") == [True, True]
+        assert len(os.listdir(f"{s.mnt}/run/@dp3/global_step8")) > 3
+
+
 def test_refused_arrays():
     with mounted() as s, ckptfs.Rank(f"{s.mnt}/run") as rank:
         save = rank.save("step1", format="safetensors")
@@ -319,6 +344,13 @@ def test_refused_arrays():
         fails(TypeError, "list", save.put, "w", [1, 2])
         fails(ckptfs.CkptfsError, "w", save.put, "w", torch.rand(3),
               shape=(3,), offset=(1,))
+        for name in ("a\0b", "\0"):
+            fails(ValueError, "NUL", save.put, name, torch.rand(3))
+            fails(ValueError, "NUL", save.open_file, name)
+            fails(ValueError, "NUL", save.put_object, name, b"x")
+        fails(TypeError, "int", save.put, 8, torch.rand(3))
+        fails(ValueError, "negative", save.put, "w", torch.rand(3), shape=(9,),
+              flat=-1)
         save.abort()
         assert not os.path.exists(f"{s.mnt}/run/step1")
 

@@ -144,6 +144,15 @@ def lib():
         return _loaded
 
 
+def text(value, what):
+    """Bytes for C, where a NUL would end them: two names might become one."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a {type(value).__name__}, not a string")
+    if "\0" in value:
+        raise ValueError(f"{what} {value!r} has a NUL in it")
+    return value.encode()
+
+
 def check(code):
     """Raises what this thread's last call said."""
     if code < 0:

@@ -145,8 +145,11 @@ def tensor(name, role, dtype, shape, offset=None, extent=None, flat=(0, 0)):
     if not len(shape) == len(offset) == len(extent):
         raise ValueError(f"{name}: shape {shape}, offset {offset} and extent "
                          f"{extent} have different numbers of dimensions")
-    out = _lib.Tensor(C.sizeof(_lib.Tensor), name.encode(), role.encode(),
-                      DTYPES[dtype], len(shape))
+    out = _lib.Tensor(C.sizeof(_lib.Tensor), _lib.text(name, "a name"),
+                      _lib.text(role, f"{name}'s role"), DTYPES[dtype],
+                      len(shape))
+    if min(flat) < 0:
+        raise ValueError(f"{name}: flat {flat} is negative")
     for i, (s, o, e) in enumerate(zip(shape, offset, extent)):
         if min(s, o, e) < 0:
             raise ValueError(f"{name}: a size or an offset is negative")

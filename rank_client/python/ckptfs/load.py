@@ -88,7 +88,8 @@ class Load:
         """The bytes that put_object() put."""
         data, size = C.c_void_p(), C.c_size_t()
         with self.rank.lock:
-            _lib.call("get_object", self.handle, name.encode(), C.byref(data),
+            _lib.call("get_object", self.handle,
+                      _lib.text(name, "an object"), C.byref(data),
                       C.byref(size))
         try:
             return C.string_at(data, size.value)
@@ -131,7 +132,8 @@ class ReadFile(io.RawIOBase):
         self._load, self.name, self._at = load, name, 0
         size = C.c_uint64()
         with load.rank.lock:
-            _lib.call("file_size", load.handle, name.encode(), C.byref(size))
+            _lib.call("file_size", load.handle, _lib.text(name, "a file"),
+                      C.byref(size))
         self.size = size.value
 
     def readable(self):

@@ -87,12 +87,14 @@ class Rank:
         replace: a step of this name goes when this one comes
         """
         options = _lib.SaveOptions(
-            C.sizeof(_lib.SaveOptions), format.encode(), dp, tp, pp,
-            zero_stage, None if pointer is None else pointer.encode(),
+            C.sizeof(_lib.SaveOptions), _lib.text(format, "the format"), dp, tp,
+            pp, zero_stage, None if pointer is None
+            else _lib.text(pointer, "the pointer"),
             int(replace))
         with self.lock:
             self._close_forgotten()
-            handle = _lib.opened("save_begin", self.handle, step.encode(),
+            handle = _lib.opened("save_begin", self.handle,
+                                 _lib.text(step, "the step"),
                                  C.byref(options))
         return Save(self, handle, step)
 
@@ -102,7 +104,8 @@ class Rank:
         with self.lock:
             self._close_forgotten()
             handle = _lib.opened("load_open", self.handle,
-                                 None if step is None else step.encode())
+                                 None if step is None
+                                 else _lib.text(step, "the step"))
         return Load(self, handle)
 
     def forget(self, handle):
@@ -196,7 +199,8 @@ class Save:
         """Adds bytes under a name: the step has them as ckptfs/NAME."""
         span = _memory.of_buffer(data)
         with self.rank.lock:
-            _lib.call("put_object", self.handle, name.encode(), span.pointer,
+            _lib.call("put_object", self.handle,
+                      _lib.text(name, "an object"), span.pointer,
                       span.size)
 
     def open_file(self, name):
@@ -204,7 +208,8 @@ class Save:
         Its write() takes tensors too, CUDA ones by their pointer."""
         with self.rank.lock:
             return WriteFile(self, _lib.opened("file_begin", self.handle,
-                                               name.encode()), name)
+                                               _lib.text(name, "a file")),
+                             name)
 
     def put_file(self, name, source):
         """A file of the step with the bytes of `source`: a buffer, a tensor

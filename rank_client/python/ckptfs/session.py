@@ -7,6 +7,7 @@ not cost a step.
 """
 import errno
 import os
+import re
 
 from . import _lib
 from . import comm as comm_module
@@ -103,7 +104,7 @@ def _look(path, owned):
     _lib.lib()
     run, step = split(path)
     os.fsencode(run)
-    step.encode()
+    _lib.text(step, "the step")
     return run, step, _alien(path, owned) if owned is not None else None
 
 
@@ -148,7 +149,8 @@ def in_mount(path):
     with open("/proc/self/mountinfo") as table:
         for line in table:
             left, right = line.split(" - ", 1)
-            point = left.split()[4].encode().decode("unicode_escape")
+            point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)),
+                           left.split()[4])
             if (path + "/").startswith(point.rstrip("/") + "/") and \
                     len(point) >= len(best):
                 best, kind = point, right.split()[0]
