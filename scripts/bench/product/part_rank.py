@@ -88,6 +88,20 @@ def ranks(cfg, table, run):
                   cpu["ckptfs"], unit=" s", target="<= 1")
 
 
+def device(cfg, table, run):
+    has = subprocess.run([cfg.python, "-c", "import torch, sys;"
+                          "sys.exit(not torch.cuda.is_available())"],
+                         capture_output=True)
+    if has.returncode:
+        print("  device memory: skipped, torch sees no GPU", flush=True)
+        return
+    with Mount(cfg, init(cfg)) as m:
+        got = job(cfg, "device", "--from", run, "--to", f"{m.dir}/run")
+    table.add("from device memory: one pinned copy, save held",
+              got["bytes"] / GB / got["copy"], got["bytes"] / GB / got["save"],
+              unit=" GB/s", target=">= 0.9")
+
+
 def slices(cfg, table):
     run = part_slices.prepare(cfg)
     store = init(cfg)
@@ -118,4 +132,5 @@ def measure(cfg, table):
     run = part_resume.trained(cfg)
     stall(cfg, table, run)
     ranks(cfg, table, run)
+    device(cfg, table, run)
     slices(cfg, table)

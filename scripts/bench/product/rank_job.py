@@ -3,6 +3,8 @@
 
   stall --way WAY --from RUN --to DIR    one rank saves all of RUN's last step
   ranks --way WAY --from RUN --to DIR --ranks N    each of N an equal share
+  device --from RUN --to DIR             as stall, from device memory, beside
+      the rate of one copy of it to pinned host memory
   get --from RUN --tensor NAME --axis A --parts N  the first of N slices of its
       exp_avg, cut along A, into memory that is there; RUN is in a mount
 
@@ -161,6 +163,31 @@ def one(rank, cfg, queue):
         dist.destroy_process_group()
 
 
+def device(cfg):
+    """Seconds until the state is out of the device's memory and may be
+    changed, and those of a pinned copy of as many bytes."""
+    tree = {name: t.cuda() for name, t in
+            state(getattr(cfg, "from"), 0, 1).items()}
+    size = size_of(tree)
+    source = torch.empty(size, dtype=torch.uint8, device="cuda")
+    pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    way = Ckptfs(cfg, 0, size)
+    took = {"copy": [], "save": []}
+    for _ in range(4):  # the first one pins the ring
+        torch.cuda.synchronize()
+        began = time.monotonic()
+        pinned.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+        took["copy"].append(time.monotonic() - began)
+        began = time.monotonic()
+        way.save(tree)
+        took["save"].append(time.monotonic() - began)
+        way.wait()
+    way.close()
+    return {"copy": min(took["copy"][1:]), "save": min(took["save"][1:]),
+            "bytes": size}
+
+
 def get(cfg):
     import ckptfs
     with ckptfs.Rank(getattr(cfg, "from"), ring_bytes=cfg.ring) as rank:
@@ -177,7 +204,7 @@ def get(cfg):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument("what", choices=("stall", "ranks", "get"))
+    ap.add_argument("what", choices=("stall", "ranks", "device", "get"))
     ap.add_argument("--way", choices=WAYS)
     ap.add_argument("--from", required=True, metavar="RUN")
     ap.add_argument("--to", metavar="DIR")
@@ -189,8 +216,8 @@ def main():
                     help="bytes; default: all that a rank saves")
     ap.add_argument("--port", type=int, default=29517)
     cfg = ap.parse_args()
-    if cfg.what == "get":
-        print(json.dumps(get(cfg)))
+    if cfg.what in ("get", "device"):
+        print(json.dumps({"get": get, "device": device}[cfg.what](cfg)))
         return
     os.makedirs(cfg.to, exist_ok=True)
     queue = mp.get_context("spawn").Queue()
