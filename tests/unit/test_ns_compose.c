@@ -348,7 +348,12 @@ Suite *suite(void)
 	tcase_add_test(c, all_or_none);
 	tcase_add_test(c, publish_power_cut);
 	tcase_add_test(c, cut_on_the_grid);
+#ifdef __SANITIZE_THREAD__
+	puts("read_once: skipped, the race is what it is about");
+	(void)read_once;
+#else
 	tcase_add_test(c, read_once);
+#endif
 	suite_add_tcase(s, c);
 	return s;
 }
