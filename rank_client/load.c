@@ -174,7 +174,7 @@ int cfs_rank_get(struct cfs_rank_load *load,
 	struct cfs_inflow to = {data, memory, stream};
 	struct cfs_error *err = cfs_rank_err();
 	struct cfs_rank_tensor t;
-	uint64_t bytes, handle, size;
+	uint64_t bytes = 0, handle = 0, size = 0;
 	cJSON *json;
 	int r = check(load, err);
 

@@ -75,13 +75,13 @@ int cfs_tensor_take(const struct cfs_rank_tensor *from,
 		out->flat_count = box;
 	if (out->flat_count > box || out->flat_start > box - out->flat_count ||
 	    (!out->flat_count && out->flat_start))
-		return cfs_fail(
-			err, -EINVAL,
-			"tensor %s: elements %llu to %llu of a slice "
-			"of %llu",
-			out->name, (unsigned long long)out->flat_start,
-			(unsigned long long)(out->flat_start + out->flat_count),
-			(unsigned long long)box);
+		return cfs_fail(err, -EINVAL,
+				"tensor %s: elements %llu to %llu of a slice "
+				"of %llu",
+				out->name, (unsigned long long)out->flat_start,
+				(unsigned long long)out->flat_start +
+					out->flat_count,
+				(unsigned long long)box);
 	*bytes_out = out->flat_count * dtypes[out->dtype].size;
 	return 0;
 }

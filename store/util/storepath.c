@@ -92,7 +92,7 @@ int cfs_storepath_prefix(const char *path, cfs_storepath_probe_fn *probe,
 	if (!r)
 		r = full ? find_prefix(full, probe, store_out, inside_out)
 			 : -ENOMEM;
-	len = r > 0 ? strlen(*inside_out) : 0;
+	len = *inside_out ? strlen(*inside_out) : 0;
 	while (len && (*inside_out)[len - 1] == '/')
 		(*inside_out)[--len] = '\0';
 	return r;
