@@ -173,7 +173,7 @@ int cfs_rank_get(struct cfs_rank_load *load,
 	_cleanup_(cfs_rank_json_freep) cJSON *answer = NULL;
 	struct cfs_inflow to = {data, memory, stream};
 	struct cfs_error *err = cfs_rank_err();
-	struct cfs_rank_tensor t;
+	struct cfs_rank_tensor t = {.size = 0};
 	uint64_t bytes = 0, handle = 0, size = 0;
 	cJSON *json;
 	int r = check(load, err);
