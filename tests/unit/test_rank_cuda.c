@@ -127,7 +127,7 @@ static const size_t sizes[] = {1,    3,	       4096,	 SLOT - 1,
 
 static const char *name_of(size_t i)
 {
-	static char names[CFS_ARRAY_SIZE(sizes)][16];
+	static char names[CFS_ARRAY_SIZE(sizes)][32];
 
 	snprintf(names[i], sizeof(names[i]), "w%zu", i);
 	return names[i];
